@@ -1,0 +1,2 @@
+//! vibewarden
+pub mod config;
