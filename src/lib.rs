@@ -1,2 +1,4 @@
 //! vibewarden
 pub mod config;
+pub mod admission;
+pub mod wire;

@@ -1,0 +1,15 @@
+//! Admission: values in, a verdict out. Who the client is, what it may do, how often.
+//! No socket, no clock and no task may ever live here: `now` is an argument.
+//! Called by `proxy` for every request, between reading its head and connecting to the upstream.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+pub mod address;
