@@ -2,10 +2,62 @@
 //! No socket, no clock and no thread lives here; reading the files that the configuration names is its only I/O.
 //! Called by `cli` (serve, check), and by `control::reload` for every new version of the file.
 
+mod checks;
+mod environment;
+mod expand;
+mod layers;
+mod mistakes;
+mod print;
+mod resolve;
+mod schema;
+mod setting;
+mod settings;
+mod unimplemented;
+mod unsupported;
+mod url;
+mod values;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use layers::Layers;
+use mistakes::{Mistake, Problem};
+use print::Secrets;
+use settings::Settings;
+
+pub use mistakes::Mistakes;
+
+/// Where the file is looked for when no path is given, in this order.
+const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
+
+/// Largest configuration file; YAML aliases multiply, and `serde_yaml` bounds them by the size of the text.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where to look. The environment is handed in, never read here, so a test needs no process environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// `--config`; the file must exist. `None` = the default places, or no file.
+    pub path: Option<PathBuf>,
+    /// All variables of the process; those with `VIBEWARDEN_` are settings, the others are for `${NAME}`.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// For the operator log: one line each, each kind once.
+    pub warnings: Vec<String>,
+}
 
 /// The effective configuration. Every value is typed and within its range (contract section 3).
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +78,8 @@ pub struct Config {
     pub expose_version: bool,
     /// `watch`
     pub watch: Watch,
+    /// What the fields above were made from; only loading makes it, so both always say the same.
+    settings: Settings,
 }
 
 /// Section `server`.
@@ -145,4 +199,279 @@ pub struct Watch {
     pub enabled: bool,
     /// Quiet time before the reload.
     pub debounce: Duration,
+}
+
+/// Loads and validates everything: file, environment, defaults.
+///
+/// # Errors
+/// All mistakes of one pass; with an unreadable or malformed file only that.
+pub fn load(source: &Source) -> Result<Loaded, Mistakes> {
+    let (text, path) = find_file(source)?;
+    if text.trim().is_empty() && path.is_some() {
+        // an editor that empties the file before it writes must not reset a running proxy to the defaults
+        let problem = Problem::Malformed("the file is empty".to_owned());
+        return Err(Mistakes::new(path, vec![Mistake::new("", problem)]));
+    }
+    load_text(&text, path.as_deref(), &source.env)
+}
+
+/// Loads and validates the text of a file that came from `path`; empty text gives defaults and environment.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(
+    text: &str,
+    path: Option<&Path>,
+    env: &BTreeMap<String, String>,
+) -> Result<Loaded, Mistakes> {
+    let path = path.map(Path::to_owned);
+    let mut file =
+        yaml::parse(text).map_err(|mistake| Mistakes::new(path.clone(), vec![mistake]))?;
+    let mut layers = Layers::default();
+    expand::tree(&mut file, "", env, &mut layers.mistakes);
+    layers.add_file(&file);
+    environment::lay_over(&mut layers, env);
+    match resolve::resolve(layers) {
+        Ok((settings, warnings)) => Ok(Loaded {
+            config: Config::from_settings(path, settings),
+            warnings,
+        }),
+        Err(mistakes) => Err(Mistakes::new(path, mistakes)),
+    }
+}
+
+/// The text of the file that counts, and its path; no text and no path when there is none.
+fn find_file(source: &Source) -> Result<(String, Option<PathBuf>), Mistakes> {
+    let candidates: Vec<PathBuf> = match &source.path {
+        Some(path) => vec![path.clone()],
+        None => DEFAULT_PATHS.iter().map(PathBuf::from).collect(),
+    };
+    for path in candidates {
+        match read_file(&path) {
+            Ok(text) => return Ok((text, Some(path))),
+            Err(FileError::Io(error))
+                if error.kind() == ErrorKind::NotFound && source.path.is_none() => {}
+            Err(error) => {
+                let mistake = error.into_mistake(&path);
+                return Err(Mistakes::new(Some(path), vec![mistake]));
+            }
+        }
+    }
+    Ok((String::new(), None))
+}
+
+/// Why a file cannot be used.
+enum FileError {
+    Io(io::Error),
+    TooLarge,
+    /// Place of the first byte that is not UTF-8.
+    NotUtf8 {
+        line: usize,
+        column: usize,
+    },
+}
+
+fn read_file(path: &Path) -> Result<String, FileError> {
+    let file = File::open(path).map_err(FileError::Io)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(FileError::Io)?;
+    if u64::try_from(bytes.len()).is_ok_and(|read| read > FILE_BYTES_MAX) {
+        return Err(FileError::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        let last_line = before.rsplit('\n').next().unwrap_or_default();
+        FileError::NotUtf8 {
+            line: before.matches('\n').count() + 1,
+            column: last_line.chars().count() + 1,
+        }
+    })
+}
+
+impl FileError {
+    fn into_mistake(self, path: &Path) -> Mistake {
+        let path = path.display().to_string();
+        match self {
+            Self::Io(error) => {
+                let why = error.to_string();
+                let why = why
+                    .split(" (os error")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                Mistake::new("", Problem::CannotRead { path, why })
+            }
+            Self::TooLarge => Mistake::new(
+                "",
+                Problem::CannotRead {
+                    path,
+                    why: "it is larger than 1 MiB".to_owned(),
+                },
+            ),
+            Self::NotUtf8 { line, column } => Mistake::new(
+                format!("line {line}, column {column}"),
+                Problem::Malformed("not UTF-8 text".to_owned()),
+            ),
+        }
+    }
+}
+
+impl Default for Config {
+    /// No file and no environment.
+    fn default() -> Self {
+        match load_text("", None, &BTreeMap::new()) {
+            Ok(loaded) => loaded.config,
+            Err(mistakes) => unreachable!("defaults are valid: {mistakes}"),
+        }
+    }
+}
+
+impl Config {
+    /// The effective configuration as YAML for `check`, secrets as `***`. `effective_max_connections` is what
+    /// `server.max_connections` comes to on this machine.
+    pub fn to_yaml(&self, effective_max_connections: u32) -> String {
+        print::to_yaml(&self.settings, effective_max_connections, Secrets::Hide)
+    }
+
+    /// Dotted keys that differ in `new` although a reload cannot change them.
+    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
+        self.settings.restart_required(&new.settings)
+    }
+
+    /// `new` as a reload can bring it into force: keys that need a restart stay as they are in `self`.
+    #[must_use]
+    pub fn keep_startup_values(&self, new: Self) -> Self {
+        Self::from_settings(new.path, self.settings.keep_startup_values(new.settings))
+    }
+
+    fn from_settings(path: Option<PathBuf>, settings: Settings) -> Self {
+        Self {
+            path,
+            server: Server::from_settings(&settings),
+            upstream: Upstream {
+                target: UpstreamTarget::from_settings(&settings),
+            },
+            upstream_head_timeout: settings.timeout("resilience.timeout"),
+            log: Log::from_settings(&settings),
+            telemetry: Telemetry {
+                enabled: settings.bool("telemetry.enabled")
+                    && settings.bool("telemetry.prometheus.enabled"),
+                path_patterns: settings.list("telemetry.path_patterns").to_vec(),
+            },
+            expose_version: settings.bool("health.expose_version"),
+            watch: Watch {
+                enabled: settings.bool("watch.enabled"),
+                debounce: settings.duration("watch.debounce"),
+            },
+            settings,
+        }
+    }
+}
+
+impl Server {
+    fn from_settings(settings: &Settings) -> Self {
+        Self {
+            host: settings
+                .text("server.host")
+                .parse()
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port: settings.int("server.port"),
+            max_connections: settings.int("server.max_connections"),
+            max_header_bytes: settings.size("server.max_header_bytes"),
+            read_timeout: settings.timeout("server.read_timeout"),
+            write_timeout: settings.timeout("server.write_timeout"),
+            idle_timeout: settings.timeout("server.idle_timeout"),
+            dead_peer_after: settings.timeout("server.dead_peer_after"),
+            drain_timeout: settings.duration("server.drain_timeout"),
+            trusted_proxies: settings
+                .list("server.trusted_proxies")
+                .iter()
+                .filter_map(|block| Cidr::parse(block))
+                .collect(),
+            driver: match settings.text("server.driver") {
+                "io_uring" => DriverChoice::IoUring,
+                "epoll" => DriverChoice::Epoll,
+                _ => DriverChoice::Auto,
+            },
+            workers: settings.int("server.workers"),
+            pin_cores: settings.bool("server.pin_cores"),
+        }
+    }
+}
+
+impl UpstreamTarget {
+    fn from_settings(settings: &Settings) -> Self {
+        if settings.values.contains_key("upstream.url")
+            && let Ok(target) = url::upstream_target(settings.text("upstream.url"))
+        {
+            return target;
+        }
+        Self::Tcp {
+            host: settings.text("upstream.host").to_owned(),
+            port: settings.int("upstream.port"),
+        }
+    }
+}
+
+impl Log {
+    fn from_settings(settings: &Settings) -> Self {
+        Self {
+            level: match settings.text("log.level") {
+                "debug" => LogLevel::Debug,
+                "warn" => LogLevel::Warn,
+                "error" => LogLevel::Error,
+                _ => LogLevel::Info,
+            },
+            format: if settings.text("log.format") == "text" {
+                LogFormat::Text
+            } else {
+                LogFormat::Json
+            },
+            access_log: settings.bool("log.access_log"),
+        }
+    }
+}
+
+/// What must hold for every text, for the fuzzer and for `cargo test` over the corpus: loading never panics, and what
+/// loads prints as a configuration that loads again to the same.
+///
+/// # Panics
+/// When that does not hold.
+pub fn fuzz_oracle(text: &str) {
+    let env: BTreeMap<String, String> = [
+        ("HOST", "localhost"),
+        ("PORT", "3000"),
+        ("EMPTY", ""),
+        ("ODD", "a: ${HOST} $${ 'b' # c"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    let loaded = match load_text(text, None, &env) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            assert!(!mistakes.lines().is_empty(), "a refusal says why");
+            assert!(
+                mistakes.lines().iter().all(|line| !line.contains('\n')),
+                "a mistake is one line"
+            );
+            return;
+        }
+    };
+    let config = loaded.config;
+    let printed = print::to_yaml(
+        &config.settings,
+        config.server.max_connections,
+        Secrets::Show,
+    );
+    match load_text(&printed, None, &env) {
+        Ok(again) => assert!(
+            again.config == config,
+            "printed and loaded again, it differs:\n{printed}"
+        ),
+        Err(mistakes) => panic!("printed, it does not load again: {mistakes}\n{printed}"),
+    }
 }
