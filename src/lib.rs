@@ -2,3 +2,4 @@
 pub mod config;
 pub mod admission;
 pub mod wire;
+pub mod demo;
