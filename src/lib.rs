@@ -35,3 +35,4 @@ pub mod refusal;
 pub mod server;
 mod sys;
 pub mod wire;
+pub mod demo;
