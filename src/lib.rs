@@ -1,4 +1,38 @@
-//! vibewarden
-pub mod config;
+//! vibewarden: a reverse proxy that checks a WebSocket upgrade and then moves raw bytes, one thread per core.
+//!
+//! A connection is judged once and then moved byte by byte, so there are four rooms and a few shared types:
+//!
+//! ```text
+//!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
+//!      ▲          ▲        │
+//!      └──────────┼────────┴── control   tokio and notify live here and nowhere else
+//!    config ──────┘          shared by both: refusal, event, metrics, published, process
+//! ```
+//!
+//! The stages of a connection, in the order in which they run, by the function that is each stage:
+//!
+//! 1. `proxy::core::run` accepts;
+//! 2. `proxy::connection::serve` is the life of a connection, on one screen;
+//! 3. `wire::head::HeadScanner` finds the end of a head, `wire::request::RequestHead::parse` reads it;
+//! 4. `wire::upgrade::Upgrade::of` decides whether it asks for a WebSocket;
+//! 5. `admission::policy::Policy::admit` is the list of checks;
+//! 6. `proxy::handshake::open` connects, forwards the head and checks the 101;
+//! 7. `proxy::relay::relay` moves bytes until the tunnel ends;
+//! 8. `refusal::Refusal::answer` is every way to say no.
+
 pub mod admission;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod event;
+pub mod metrics;
+pub mod process;
+pub mod proxy;
+pub mod published;
+pub mod refusal;
+pub mod server;
+mod sys;
 pub mod wire;
+pub mod demo;

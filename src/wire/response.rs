@@ -63,6 +63,26 @@ pub enum ResponseError {
     Framing,
     /// A 101 that does not open the WebSocket that was asked for.
     Switching,
+    /// Interim answers (RFC 9110 section 15.2) without end.
+    TooManyInterim,
+}
+
+impl ResponseError {
+    /// Text for the event; never repeats what the upstream sent.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Incomplete => "the response head is not complete",
+            Self::TooLarge => "the response head is too large",
+            Self::TooManyLines => "the response head has too many lines",
+            Self::LineEnd => "a line of the response head does not end in CRLF",
+            Self::StatusLine => "malformed status line",
+            Self::HeaderLine => "malformed header line",
+            Self::ConnectionOptions => "too many options in the Connection header",
+            Self::Framing => "the length of the content is ambiguous",
+            Self::Switching => "the 101 does not open the WebSocket that was asked for",
+            Self::TooManyInterim => "too many interim responses",
+        }
+    }
 }
 
 impl<'b> ResponseHead<'b> {

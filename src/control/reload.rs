@@ -1,0 +1,140 @@
+//! Reload: the whole new configuration is loaded and validated first, then published as one snapshot, or not at all.
+
+use std::time::Duration;
+
+use super::{ControlParts, resolve};
+use crate::admission::policy::{Addresses, Policy};
+use crate::clock;
+use crate::config::{self, Loaded};
+use crate::event::Event;
+
+/// What made the configuration be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trigger {
+    Signal,
+    FileWatcher,
+}
+
+impl Trigger {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::FileWatcher => "file_watcher",
+        }
+    }
+}
+
+/// The state of the only writer.
+pub(super) struct Reload {
+    parts: ControlParts,
+    /// The file as it was read last, so that an event that changed nothing reloads nothing.
+    seen: Option<Vec<u8>>,
+}
+
+impl Reload {
+    pub(super) fn new(parts: ControlParts) -> Self {
+        let mut reload = Self { parts, seen: None };
+        reload.seen = reload.read();
+        reload
+    }
+
+    /// Quiet time before a changed file is read.
+    pub(super) fn debounce(&self) -> Duration {
+        self.parts.policy.current().config.watch.debounce
+    }
+
+    /// Whether a changed file is to be read at all.
+    pub(super) fn is_watching(&self) -> bool {
+        self.parts.policy.current().config.watch.enabled
+    }
+
+    /// Whether the file differs from what was read last.
+    pub(super) fn has_changed(&self) -> bool {
+        self.read() != self.seen
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        self.parts.policy.current().config.path.as_ref().and_then(|path| std::fs::read(path).ok())
+    }
+
+    /// Loads, validates, publishes.
+    pub(super) async fn run(&mut self, trigger: Trigger) {
+        let Some(source) = self.parts.source.clone() else { return };
+        let begun = clock::now();
+        self.seen = self.read();
+        // On another thread: a hanging network file system must not hold signals up.
+        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        match loaded {
+            Ok(Ok(loaded)) => self.publish(trigger, loaded, begun).await,
+            Ok(Err(mistakes)) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
+            Err(defect) => self.failed(trigger, &[], &defect.to_string()),
+        }
+    }
+
+    async fn publish(&self, trigger: Trigger, loaded: Loaded, begun: std::time::Instant) {
+        let current = self.parts.policy.current();
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let restart_required = current.config.restart_required(&loaded.config);
+        if !restart_required.is_empty() {
+            let keys = restart_required.join(", ");
+            tracing::warn!(keys, "these changes need a restart; the old values stay in force");
+        }
+        let next = current.config.keep_startup_values(loaded.config);
+        let addresses = if next.upstream == current.config.upstream {
+            current.addresses.clone()
+        } else {
+            resolve::resolve(&next.upstream.target).await
+        };
+        self.parts.policy.publish(Policy::new(next, addresses));
+        self.parts.metrics.reloads_ok.add(1);
+        let took = clock::now().saturating_duration_since(begun);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let config_path = self.path();
+        tracing::info!(config_path, duration_ms, "configuration reloaded");
+        let event = Event::ConfigReloaded {
+            config_path: &config_path,
+            duration_ms,
+            restart_required: &restart_required,
+            trigger_source: trigger.word(),
+        };
+        self.parts.events.send(&event, clock::wall());
+    }
+
+    fn failed(&self, trigger: Trigger, validation_errors: &[String], text: &str) {
+        self.parts.metrics.reloads_failed.add(1);
+        tracing::error!("the new configuration was not taken, the old one stays in force: {text}");
+        let event = Event::ConfigReloadFailed {
+            config_path: &self.path(),
+            reason: "the new configuration is not valid; the old one stays in force",
+            trigger_source: trigger.word(),
+            validation_errors,
+        };
+        self.parts.events.send(&event, clock::wall());
+    }
+
+    fn path(&self) -> String {
+        let policy = self.parts.policy.current();
+        policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// Asks for the addresses of the upstream again; returns after which time to do it next.
+    pub(super) async fn resolve_again(&self) -> Duration {
+        let current = self.parts.policy.current();
+        if resolve::name_of(&current.config.upstream.target).is_none() {
+            return resolve::AGAIN_AFTER;
+        }
+        let found = resolve::resolve(&current.config.upstream.target).await;
+        // A name that was known and fails now keeps its last addresses.
+        if found == Addresses::Tcp(Vec::new()) {
+            return resolve::FIRST_AFTER;
+        }
+        if found != current.addresses {
+            let upstream = &*current.upstream_url;
+            tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
+            self.parts.policy.publish(Policy::new(current.config.clone(), found));
+        }
+        resolve::AGAIN_AFTER
+    }
+}

@@ -1,0 +1,142 @@
+//! Watches the configuration file by the folders it stands in, so that a rename over it and a swapped symbolic link are
+//! seen as well as a write into it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+/// Symbolic links that are followed before a loop is suspected, as the kernel does (`path_resolution(7)`).
+const LINKS_MAX: usize = 40;
+
+/// A running watch.
+pub(super) struct FileWatch {
+    path: PathBuf,
+    watcher: RecommendedWatcher,
+    watched: Vec<PathBuf>,
+    /// Paths whose change matters; shared with the callback of the watcher.
+    names: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+/// Starts watching; every change that may matter is sent. `None`, with a warning, when the system refuses.
+pub(super) fn start(path: &Path, changed: mpsc::Sender<()>) -> Option<FileWatch> {
+    let names: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+    let known = Arc::clone(&names);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let matters = event.map_or(true, |event| {
+            let names = known.lock().unwrap_or_else(PoisonError::into_inner);
+            changes_content(event.kind) && event.paths.iter().any(|path| names.contains(path))
+        });
+        if matters {
+            // A full channel already tells that something changed.
+            let _ = changed.try_send(());
+        }
+    });
+    match watcher {
+        Ok(watcher) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let mut watch = FileWatch { path, watcher, watched: Vec::new(), names };
+            watch.follow();
+            Some(watch)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the configuration file cannot be watched; SIGHUP still reloads it");
+            None
+        }
+    }
+}
+
+/// Reading the file is no change of it.
+fn changes_content(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+impl FileWatch {
+    /// Finds again what has to be watched, after links or files were replaced.
+    pub(super) fn follow(&mut self) {
+        let names = links_and_file(&self.path);
+        let mut folders: Vec<PathBuf> =
+            names.iter().filter_map(|name| name.parent().map(Path::to_owned)).collect();
+        folders.sort();
+        folders.dedup();
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        for gone in self.watched.iter().filter(|folder| !folders.contains(folder)) {
+            // A folder that was removed has lost its watch by itself.
+            let _ = self.watcher.unwatch(gone);
+        }
+        for folder in folders.iter().filter(|folder| !self.watched.contains(folder)) {
+            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                let folder = folder.display();
+                tracing::warn!(%folder, %error, "this folder of the configuration file cannot be watched");
+            }
+        }
+        self.watched = folders;
+    }
+}
+
+/// Every symbolic link on the way to the file, and the file itself, each as a path whose folder holds no link.
+fn links_and_file(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut resolved = PathBuf::from("/");
+    let mut left = parts(path);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            resolved.pop();
+            continue;
+        }
+        let here = resolved.join(&part);
+        match fs::read_link(&here) {
+            Ok(target) if found.len() < LINKS_MAX => {
+                found.push(here);
+                if target.is_absolute() {
+                    resolved = PathBuf::from("/");
+                }
+                left.extend(parts(&target));
+            }
+            _ => resolved = here,
+        }
+    }
+    found.push(resolved);
+    found
+}
+
+/// The components that lead somewhere, last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    let mut names: Vec<OsString> = names.collect();
+    names.reverse();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::links_and_file;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_link_on_the_way_is_watched_where_it_stands() {
+        let folder = std::env::temp_dir().join(format!("vibewarden-watch-{}", std::process::id()));
+        fs::create_dir_all(folder.join("..2026_01")).unwrap();
+        let folder = fs::canonicalize(&folder).unwrap();
+        fs::write(folder.join("..2026_01/vibewarden.yaml"), "").unwrap();
+        symlink("..2026_01", folder.join("..data")).unwrap();
+        symlink("..data/vibewarden.yaml", folder.join("vibewarden.yaml")).unwrap();
+        let found = links_and_file(&folder.join("vibewarden.yaml"));
+        let expected = ["vibewarden.yaml", "..data", "..2026_01/vibewarden.yaml"];
+        assert_eq!(found, expected.map(|name| folder.join(name)));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

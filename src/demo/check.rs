@@ -1,0 +1,268 @@
+//! The self-check: a WebSocket client library drives sessions through the proxy, and every step is told in plain words with its event lines.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::runtime::{self, Runtime};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::{
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::{DemoError, EventLines};
+
+/// Bound on each step; everything happens on this machine, so a healthy step takes milliseconds.
+const STEP_WAIT: Duration = Duration::from_secs(10);
+const SUBPROTOCOL: &str = "demo.vibewarden";
+const GREETING: &str = "hello through the proxy";
+const BINARY_BYTES: u32 = 100_000;
+const PING: &[u8] = b"are you there?";
+const CLOSE_REASON: &str = "the demo is over";
+
+/// Drives real WebSocket sessions through the proxy at `proxy` and tells on `out` what happened, each step with the event lines that the proxy wrote for it.
+///
+/// # Errors
+/// The first step that did not go as described.
+pub fn self_check(
+    proxy: SocketAddr,
+    events: &EventLines,
+    out: &mut dyn Write,
+) -> Result<(), DemoError> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DemoError::Runtime)?;
+    let mut check = Check {
+        proxy,
+        events,
+        out,
+        runtime,
+    };
+    check.allowed()?;
+    check.refused(
+        "2. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
+        400,
+        |request| {
+            request
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("short"))
+        },
+    )?;
+    check.refused(
+        "3. An upgrade for WebSocket version 12. The proxy speaks version 13 and says so.",
+        426,
+        |request| {
+            request
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"))
+        },
+    )?;
+    check.say("Every step went as described.\n")
+}
+
+struct Check<'a> {
+    proxy: SocketAddr,
+    events: &'a EventLines,
+    out: &'a mut dyn Write,
+    runtime: Runtime,
+}
+
+impl Check<'_> {
+    fn allowed(&mut self) -> Result<(), DemoError> {
+        self.say("1. A WebSocket session that is allowed.")?;
+        let mut socket = self
+            .runtime
+            .block_on(within("the upgrade", open(self.proxy)))?;
+        self.say(&format!("   Upgraded: the application behind the proxy agreed to the subprotocol \"{SUBPROTOCOL}\"."))?;
+        self.tell_events("request.proxied")?;
+        self.runtime.block_on(within(
+            "the echo of the text",
+            echo(&mut socket, Message::text(GREETING), "text"),
+        ))?;
+        self.say(&format!(
+            "   Sent the text \"{GREETING}\": it came back unchanged."
+        ))?;
+        let binary: Vec<u8> = (0..BINARY_BYTES)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
+        self.runtime.block_on(within(
+            "the echo of the bytes",
+            echo(&mut socket, Message::binary(binary), "binary message"),
+        ))?;
+        self.say(&format!(
+            "   Sent {BINARY_BYTES} bytes as one binary message: every byte came back."
+        ))?;
+        self.runtime
+            .block_on(within("the pong", ping(&mut socket)))?;
+        self.say("   Sent a ping: the application's pong came back with the same payload.")?;
+        self.runtime
+            .block_on(within("the close", close(&mut socket)))?;
+        drop(socket);
+        self.say(&format!(
+            "   Closed with code 1000 and the reason \"{CLOSE_REASON}\": both came back."
+        ))?;
+        self.tell_events("websocket.closed")
+    }
+
+    fn refused<T>(
+        &mut self,
+        title: &str,
+        expected: u16,
+        spoil: impl FnOnce(&mut Request) -> T,
+    ) -> Result<(), DemoError> {
+        self.say(title)?;
+        let mut request = upgrade_request(self.proxy)?;
+        spoil(&mut request);
+        let seen = self
+            .runtime
+            .block_on(within("the refusal", status_of(self.proxy, request)))?;
+        if seen != expected {
+            return Err(DemoError::Status { expected, seen });
+        }
+        self.say(&format!(
+            "   Refused with status {seen}. The application never heard of it."
+        ))?;
+        self.tell_events("request.blocked")
+    }
+
+    /// Writes the event lines up to the one that this step must have caused.
+    fn tell_events(&mut self, event_type: &'static str) -> Result<(), DemoError> {
+        let lines = self
+            .events
+            .take_through(event_type, STEP_WAIT)
+            .ok_or(DemoError::EventMissing { event_type })?;
+        for line in lines {
+            self.say(&line)?;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, line: &str) -> Result<(), DemoError> {
+        writeln!(self.out, "{line}")
+            .and_then(|()| self.out.flush())
+            .map_err(DemoError::Output)
+    }
+}
+
+async fn within<T>(
+    waiting_for: &'static str,
+    step: impl Future<Output = Result<T, DemoError>>,
+) -> Result<T, DemoError> {
+    tokio::time::timeout(STEP_WAIT, step)
+        .await
+        .unwrap_or(Err(DemoError::Deadline { waiting_for }))
+}
+
+async fn connect(proxy: SocketAddr) -> Result<TcpStream, DemoError> {
+    let stream = TcpStream::connect(proxy)
+        .await
+        .map_err(DemoError::Connect)?;
+    stream.set_nodelay(true).map_err(DemoError::Connect)?;
+    Ok(stream)
+}
+
+fn upgrade_request(proxy: SocketAddr) -> Result<Request, DemoError> {
+    let mut request = format!("ws://{proxy}/")
+        .into_client_request()
+        .map_err(web_socket)?;
+    request.headers_mut().insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    Ok(request)
+}
+
+async fn open(proxy: SocketAddr) -> Result<WebSocketStream<TcpStream>, DemoError> {
+    let (socket, response) = client_async(upgrade_request(proxy)?, connect(proxy).await?)
+        .await
+        .map_err(refusal)?;
+    let agreed = response
+        .headers()
+        .get(SEC_WEBSOCKET_PROTOCOL)
+        .is_some_and(|name| name == SUBPROTOCOL);
+    if agreed {
+        Ok(socket)
+    } else {
+        Err(DemoError::Subprotocol)
+    }
+}
+
+/// Status of the answer to an upgrade that must not succeed.
+async fn status_of(proxy: SocketAddr, request: Request) -> Result<u16, DemoError> {
+    match client_async(request, connect(proxy).await?).await {
+        Ok((_, response)) => Ok(response.status().as_u16()),
+        Err(tungstenite::Error::Http(response)) => Ok(response.status().as_u16()),
+        Err(error) => Err(web_socket(error)),
+    }
+}
+
+async fn echo(
+    socket: &mut WebSocketStream<TcpStream>,
+    message: Message,
+    sent: &'static str,
+) -> Result<(), DemoError> {
+    socket.send(message.clone()).await.map_err(web_socket)?;
+    match next(socket).await? {
+        Some(back) if back == message => Ok(()),
+        _ => Err(DemoError::Echo { sent }),
+    }
+}
+
+async fn ping(socket: &mut WebSocketStream<TcpStream>) -> Result<(), DemoError> {
+    socket
+        .send(Message::Ping(PING.into()))
+        .await
+        .map_err(web_socket)?;
+    match next(socket).await? {
+        Some(Message::Pong(payload)) if payload == PING => Ok(()),
+        _ => Err(DemoError::Echo { sent: "ping" }),
+    }
+}
+
+async fn close(socket: &mut WebSocketStream<TcpStream>) -> Result<(), DemoError> {
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: CLOSE_REASON.into(),
+    };
+    socket
+        .send(Message::Close(Some(frame.clone())))
+        .await
+        .map_err(web_socket)?;
+    match next(socket).await? {
+        Some(Message::Close(Some(back))) if back == frame => {}
+        _ => return Err(DemoError::Close),
+    }
+    // The server ends the connection after the closing handshake (RFC 6455 section 7.1.1).
+    if next(socket).await?.is_none() {
+        Ok(())
+    } else {
+        Err(DemoError::Close)
+    }
+}
+
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Result<Option<Message>, DemoError> {
+    socket.next().await.transpose().map_err(web_socket)
+}
+
+fn refusal(error: tungstenite::Error) -> DemoError {
+    match error {
+        tungstenite::Error::Http(response) => DemoError::Status {
+            expected: 101,
+            seen: response.status().as_u16(),
+        },
+        error => web_socket(error),
+    }
+}
+
+fn web_socket(error: tungstenite::Error) -> DemoError {
+    DemoError::WebSocket(Box::new(error))
+}

@@ -1,0 +1,391 @@
+//! One connection's life, top to bottom. All branching is here; the leaves have names and live elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use rustix::io::Errno;
+
+use super::core::{ConnectionPlace, Core};
+use super::handshake::{self, Outcome};
+use super::head_buffer::HeadBuffer;
+use super::own_endpoint;
+use super::panic::caught;
+use super::relay::relay;
+use super::stream::Socket;
+use super::tunnels::Tunnel;
+use crate::admission::policy::Policy;
+use crate::clock;
+use crate::event::{Event, RequestFacts};
+use crate::metrics::UpgradeResult;
+use crate::refusal::{Refusal, RefusalEvent};
+use crate::wire::forward::{self, Forwarding, Purpose};
+use crate::wire::head::{HeadError, HeadScanner};
+use crate::wire::request::RequestHead;
+use crate::wire::upgrade::{Accept, Upgrade};
+
+/// What a request leaves behind in events, and all that a tunnel keeps of it.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    client: IpAddr,
+    /// Absent when the head could not be read.
+    method: Option<Box<str>>,
+    path: Option<Box<str>>,
+    request_id: Box<str>,
+}
+
+impl Facts {
+    fn unread(client: IpAddr) -> Self {
+        Self { client, method: None, path: None, request_id: new_request_id() }
+    }
+
+    fn request(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            client: self.client,
+            method: self.method.as_deref(),
+            path: self.path.as_deref(),
+            request_id: &self.request_id,
+        }
+    }
+}
+
+/// Where a client connection goes after one request.
+enum Next {
+    /// The client's connection carries a tunnel from now on.
+    Tunnel { upstream: Socket, upstream_is_tcp: bool, facts: Facts, opened: Instant },
+    /// The next request.
+    Request,
+    /// Nothing more is served.
+    Close,
+}
+
+/// What the checks make of a head.
+enum Judged {
+    Own(own_endpoint::Request),
+    Upgrade(Attempt),
+}
+
+/// An admitted upgrade: what goes upstream, and what has to come back.
+pub(crate) struct Attempt {
+    pub(crate) forwarded_head: Vec<u8>,
+    pub(crate) accept: Accept,
+    pub(crate) head_bytes: usize,
+    pub(crate) facts: Facts,
+}
+
+/// Serves one client connection to its end. A defect ends this connection and nothing else.
+pub(crate) async fn serve(core: Rc<Core>, place: ConnectionPlace, client: Socket, peer: SocketAddr) {
+    let peer = peer.ip().to_canonical();
+    // Boxed, so that an idle tunnel does not carry the largest state of a handshake along.
+    let next = caught(Box::pin(requests(&core, &client, peer))).await;
+    match next {
+        Some(Next::Tunnel { upstream, upstream_is_tcp, facts, opened }) => {
+            let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
+            if caught(serve_tunnel(&core, &tunnel, &facts, opened)).await.is_none() {
+                core.metrics.task_panics.add(1);
+            }
+        }
+        Some(Next::Request | Next::Close) => {}
+        None => {
+            core.metrics.task_panics.add(1);
+            refuse(&core, &client, &core.policy(), &Facts::unread(peer), Refusal::InternalError, false).await;
+        }
+    }
+    drop(place);
+}
+
+async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
+    let mut buffer = HeadBuffer::new(&core.buffers);
+    let mut first = true;
+    loop {
+        let head_bytes = match read_head(core, client, &mut buffer, first).await {
+            Ok(head_bytes) => head_bytes,
+            Err(HeadEnd::Left) => return Next::Close,
+            Err(HeadEnd::Refused(refusal)) => {
+                refuse(core, client, &core.policy(), &Facts::unread(peer), refusal, false).await;
+                return Next::Close;
+            }
+        };
+        let policy = core.policy();
+        let started = clock::now();
+        let next = match judge(&policy, buffer.filled().get(..head_bytes).unwrap_or_default(), peer) {
+            Ok(Judged::Own(request)) => {
+                buffer.consume(head_bytes);
+                own_endpoint::answer(core, client, &policy, &request).await
+            }
+            Ok(Judged::Upgrade(attempt)) => {
+                buffer.consume(head_bytes);
+                return upgrade(core, client, &policy, attempt, &mut buffer, started).await;
+            }
+            Err((refusal, facts)) => {
+                let head_only = facts.method.as_deref() == Some("HEAD");
+                refuse(core, client, &policy, &facts, refusal, head_only).await;
+                return Next::Close;
+            }
+        };
+        if !next {
+            return Next::Close;
+        }
+        first = false;
+    }
+}
+
+/// Steps 2 to 10 of section 5.1: everything that is decided from the head alone.
+fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal, Facts)> {
+    let parsed = RequestHead::parse(head).map_err(|error| (error.into(), Facts::unread(peer)))?;
+    let origin = policy.origin(&parsed, peer);
+    let request_id = forward::request_id(&parsed).map_or_else(new_request_id, Into::into);
+    let path = parsed.path();
+    let facts = Facts { client: origin.client, method: Some(parsed.method.into()), path: Some(path.into()), request_id };
+    let upgrade = match Upgrade::of(&parsed) {
+        Ok(upgrade) => upgrade,
+        Err(error) => return Err((error.into(), facts)),
+    };
+    if parsed.is_own_endpoint() {
+        return Ok(Judged::Own(own_endpoint::Request::of(&parsed, facts.request_id)));
+    }
+    let admitted = match policy.admit(&parsed, &origin) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Err((refusal, facts)),
+    };
+    let Some(upgrade) = upgrade else { return Err((Refusal::NotImplemented, facts)) };
+    let forwarding = Forwarding {
+        client: origin.client,
+        peer: origin.peer,
+        peer_trusted: origin.peer_trusted,
+        tls: false,
+        request_id: &facts.request_id,
+        upstream_authority: &policy.upstream_authority,
+        identity: admitted.identity.headers(),
+        identity_names: &[],
+        api_key_header: None,
+    };
+    let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
+    forward::write_request(&mut forwarded_head, &parsed, &forwarding, Purpose::Upgrade);
+    Ok(Judged::Upgrade(Attempt { forwarded_head, accept: upgrade.accept(), head_bytes: head.len(), facts }))
+}
+
+/// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
+const FORWARDED_EXTRA_BYTES: usize = 320;
+
+/// Step 12 for an upgrade.
+async fn upgrade(
+    core: &Core,
+    client: &Socket,
+    policy: &Arc<Policy>,
+    attempt: Attempt,
+    early: &mut HeadBuffer<'_>,
+    started: Instant,
+) -> Next {
+    let outcome = handshake::open(core, policy, client, &attempt, early).await;
+    let facts = attempt.facts;
+    let took = clock::now().saturating_duration_since(started);
+    let log = |status_code: u16, bytes_out: u64| {
+        let pattern = policy.path_pattern(facts.path.as_deref().unwrap_or_default());
+        core.metrics.requests.count("GET", status_code, pattern, took);
+        if policy.config.log.access_log {
+            let (bytes_in, duration_ms) = (attempt.head_bytes as u64, milliseconds(took));
+            let (request, upstream) = (facts.request(), &*policy.upstream_url);
+            let event =
+                Event::RequestProxied { request, bytes_in, bytes_out, duration_ms, status_code, upstream, websocket: true };
+            core.events.send(&event, clock::wall());
+        }
+    };
+    match outcome {
+        Outcome::Opened { upstream, upstream_is_tcp, answer_bytes } => {
+            core.metrics.upgrade(UpgradeResult::Opened);
+            core.metrics.handshake.observe(took);
+            log(101, answer_bytes);
+            Next::Tunnel { upstream, upstream_is_tcp, facts, opened: clock::now() }
+        }
+        Outcome::Declined { status, answer_bytes } => {
+            core.metrics.upgrade(UpgradeResult::Declined);
+            log(status, answer_bytes);
+            linger(client).await;
+            Next::Close
+        }
+        Outcome::ClientLeft => {
+            core.metrics.upgrade(UpgradeResult::Abandoned);
+            Next::Close
+        }
+        Outcome::Refused(refusal) => {
+            core.metrics.upgrade(match refusal {
+                Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
+                _ => UpgradeResult::Failed,
+            });
+            refuse(core, client, policy, &facts, refusal, false).await;
+            Next::Close
+        }
+    }
+}
+
+/// From the 101 to the last byte.
+async fn serve_tunnel(core: &Core, tunnel: &Rc<Tunnel>, facts: &Facts, opened: Instant) {
+    core.metrics.tunnels_opened.add(1);
+    let listed = core.tunnels.add(tunnel);
+    let relayed = relay(core, tunnel).await;
+    drop(listed);
+    core.metrics.tunnel_closed(relayed.ended);
+    if core.policy().config.log.access_log {
+        let event = Event::WebSocketClosed {
+            request: facts.request(),
+            bytes_to_client: relayed.to_client_bytes,
+            bytes_to_upstream: relayed.to_upstream_bytes,
+            duration_ms: milliseconds(clock::now().saturating_duration_since(opened)),
+            reason: relayed.ended.word(),
+        };
+        core.events.send(&event, clock::wall());
+    }
+}
+
+/// Why there is no head to judge.
+enum HeadEnd {
+    /// The client closed, failed, or sent nothing in time: no answer.
+    Left,
+    Refused(Refusal),
+}
+
+/// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
+/// first byte and then `server.read_timeout`.
+async fn read_head(core: &Core, client: &Socket, buffer: &mut HeadBuffer<'_>, first: bool) -> Result<usize, HeadEnd> {
+    let policy = core.policy();
+    let server = &policy.config.server;
+    let mut scanner = HeadScanner::new(server.max_header_bytes);
+    let limit = |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
+    let mut begun = first || !buffer.filled().is_empty();
+    let mut deadline = None;
+    let mut armed = false;
+    loop {
+        match scanner.advance(buffer.filled()) {
+            Ok(Some(head_bytes)) => return Ok(head_bytes),
+            Ok(None) => {}
+            Err(error) => return Err(HeadEnd::Refused(error.into())),
+        }
+        match buffer.receive(client, server.max_header_bytes) {
+            Ok(0) => return Err(HeadEnd::Left),
+            Ok(_) => {
+                armed &= begun;
+                begun = true;
+            }
+            Err(Errno::AGAIN) => {
+                if !armed {
+                    deadline = limit(clock::now(), if begun { server.read_timeout } else { server.idle_timeout });
+                    armed = true;
+                }
+                buffer.release_if_empty();
+                match wait_readable(core, client, deadline, begun).await {
+                    Ok(()) => {}
+                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => return Err(HeadEnd::Refused(Refusal::RequestTimeout)),
+                    Err(_) => return Err(HeadEnd::Left),
+                }
+            }
+            Err(_) => return Err(HeadEnd::Left),
+        }
+    }
+}
+
+enum Stalled {
+    Deadline,
+    /// The connection failed, or is idle while the process drains.
+    Over,
+}
+
+async fn wait_readable(core: &Core, client: &Socket, deadline: Option<Instant>, begun: bool) -> Result<(), Stalled> {
+    let ready = async {
+        if begun {
+            return client.readable().await.map_err(|_| Stalled::Over);
+        }
+        match select(pin!(client.readable()), pin!(core.drain_begins())).await {
+            Either::Left((ready, _)) => ready.map_err(|_| Stalled::Over),
+            Either::Right(_) => Err(Stalled::Over),
+        }
+    };
+    match deadline {
+        None => ready.await,
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(clock::now());
+            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
+        }
+    }
+}
+
+/// The one place where a refusal is answered, counted and logged.
+async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, refusal: Refusal, head_only: bool) {
+    let answer = refusal.answer();
+    core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
+    let request = facts.request();
+    let upstream = &*policy.upstream_url;
+    let event = match answer.event {
+        RefusalEvent::None => None,
+        RefusalEvent::Blocked(blocked_by) => {
+            Some(Event::RequestBlocked { request, blocked_by, reason: answer.code, status_code: answer.status })
+        }
+        RefusalEvent::UpstreamUnavailable => {
+            core.metrics.upstream_errors.add(1);
+            Some(Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream })
+        }
+        RefusalEvent::UpstreamTimeout => {
+            core.metrics.upstream_timeouts.add(1);
+            Some(Event::UpstreamTimeout { request, timeout_ms: refusal.timeout_ms() })
+        }
+    };
+    if let Some(event) = event {
+        core.events.send(&event, clock::wall());
+    }
+    let mut out = Vec::with_capacity(512);
+    answer.write(&mut out, &facts.request_id, head_only, true);
+    if client.send_all(&out, policy.config.server.write_timeout).await.is_ok() {
+        linger(client).await;
+    }
+}
+
+/// How long and how much a client may still send after an answer that ends the connection.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
+/// the answer on its way to the client (RFC 9112 section 9.6).
+async fn linger(client: &Socket) {
+    if client.shutdown_write().is_err() {
+        return;
+    }
+    let discard = async {
+        let mut sink = vec![0; 16 * 1024];
+        let mut discarded = 0;
+        while discarded < LINGER_BYTES {
+            match client.try_recv(&mut sink) {
+                Ok(0) => return,
+                Ok(received) => discarded += received,
+                Err(Errno::AGAIN) if client.readable().await.is_ok() => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // The time being over is as good an end as any.
+    let _ = monoio::time::timeout(LINGER, discard).await;
+}
+
+fn new_request_id() -> Box<str> {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut bits = fastrand::u64(..);
+    let mut id = String::with_capacity(16);
+    id.push_str("req_");
+    for _ in 0..12 {
+        id.push(LETTERS.get((bits & 31) as usize).map_or('A', |&letter| char::from(letter)));
+        bits >>= 5;
+    }
+    id.into_boxed_str()
+}
+
+fn milliseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        crate::wire::request::RequestError::from(error).into()
+    }
+}

@@ -1,0 +1,376 @@
+//! One core: what its connections share, its accept loop, liveness, and its drain.
+//! Everything here belongs to one thread; other threads reach it by snapshots and by [`Command`].
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+use slab::Slab;
+
+use super::connection;
+use super::driver::Mode;
+use super::pipe::PipePool;
+use super::stream::{Socket, clear_liveness, set_liveness};
+use super::tunnels::{Tunnels, VISITS};
+use crate::admission::policy::Policy;
+use crate::clock;
+use crate::event::EventSender;
+use crate::metrics::{CloseReason, CoreMetrics, Metrics};
+use crate::process::Process;
+use crate::published::Reader;
+
+/// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Connections that are accepted in a row before those that are open get their turn.
+const ACCEPT_BURST: usize = 64;
+
+/// Pause of the accept loop when descriptors or memory have run out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests under way may finish for this long even when `server.drain_timeout` is shorter.
+const REQUEST_GRACE: Duration = Duration::from_secs(5);
+
+/// The list of tunnels is visited in this many shares per round, so that a long list never holds the core up.
+const VISIT_SHARES: u32 = 16;
+
+/// What another thread may tell a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Stop accepting, close the tunnels evenly over this time, then end.
+    Drain(Duration),
+}
+
+/// What every core gets at its start.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "snapshots of monoio parts have none")]
+pub struct CoreParts {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The driver that was chosen.
+    pub mode: Mode,
+    /// The process.
+    pub process: Arc<Process>,
+    /// The counters of all cores; those of this one are at `number`.
+    pub metrics: Arc<Metrics>,
+    /// The event log.
+    pub events: EventSender,
+}
+
+/// What the connections of one core share.
+pub(crate) struct Core {
+    pub(crate) process: Arc<Process>,
+    pub(crate) metrics: Arc<CoreMetrics>,
+    pub(crate) all_metrics: Arc<Metrics>,
+    pub(crate) events: EventSender,
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    pub(crate) pipes: PipePool,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
+    policy: RefCell<Reader<Policy>>,
+    turns: Option<Turns>,
+    draining: Notice,
+    open: Cell<usize>,
+    all_closed: Notice,
+}
+
+impl Core {
+    /// The policy in force now.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.borrow_mut().load()
+    }
+
+    /// Completes when the drain has begun.
+    pub(crate) async fn drain_begins(&self) {
+        self.draining.wait().await;
+    }
+
+    /// Whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.given.get()
+    }
+
+    /// Lets every other ready task of this core run before it returns.
+    ///
+    /// On a ring this needs nothing: the next readiness wait goes through the kernel and comes back behind the others.
+    /// With epoll monoio answers such a wait at once, and a task that wakes itself runs first again; so the wake-up
+    /// takes the way through an eventfd.
+    pub(crate) async fn let_others_run(&self) {
+        if let Some(turns) = &self.turns {
+            turns.next().await;
+        }
+    }
+
+    fn connection_opened(self: &Rc<Self>) -> ConnectionPlace {
+        self.open.set(self.open.get() + 1);
+        ConnectionPlace(Rc::clone(self))
+    }
+}
+
+/// The place of one client connection in the counts; given back when dropped, however the connection ends.
+pub(crate) struct ConnectionPlace(Rc<Core>);
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        let core = &self.0;
+        core.process.connections.give_back();
+        core.open.set(core.open.get().saturating_sub(1));
+        if core.open.get() == 0 && core.is_draining() {
+            core.all_closed.give();
+        }
+    }
+}
+
+/// Runs one core until it has drained. Returns how many tunnels the shutdown closed.
+pub async fn run(parts: CoreParts, policy: Reader<Policy>, listener: TcpListener, commands: flume::Receiver<Command>) -> io::Result<u64> {
+    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
+    let core = Rc::new(Core {
+        process: parts.process,
+        metrics,
+        all_metrics: parts.metrics,
+        events: parts.events,
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        pipes: PipePool::default(),
+        tunnels: Tunnels::default(),
+        buffers: RefCell::default(),
+        policy: RefCell::new(policy),
+        turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
+        draining: Notice::default(),
+        open: Cell::new(0),
+        all_closed: Notice::default(),
+    });
+    monoio::spawn(keep_liveness(Rc::clone(&core)));
+    if core.turns.is_some() {
+        monoio::spawn(give_turns(Rc::clone(&core)));
+    }
+    let time = serve_until_drain(&core, listener, &commands).await?;
+    Ok(drain(&core, time).await)
+}
+
+async fn serve_until_drain(core: &Rc<Core>, listener: TcpListener, commands: &flume::Receiver<Command>) -> io::Result<Duration> {
+    listener.set_nonblocking(true)?;
+    let listener = Socket::adopt(OwnedFd::from(listener))?;
+    sockopt::set_tcp_nodelay(listener.fd(), true)?;
+    let mut liveness = None;
+    let mut commanded = pin!(commands.recv_async());
+    loop {
+        // Accepted connections inherit these from the listener, which saves the calls per connection.
+        let wanted = core.policy().config.server.dead_peer_after;
+        if liveness != Some(wanted) {
+            match wanted {
+                Some(after) => set_liveness(listener.fd(), after)?,
+                None => clear_liveness(listener.fd())?,
+            }
+            liveness = Some(wanted);
+        }
+        match select(pin!(listener.readable()), commanded.as_mut()).await {
+            Either::Left((ready, _)) => {
+                ready?;
+                if let Accepted::Exhausted = accept_burst(core, &listener) {
+                    monoio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+            Either::Right((command, _)) => {
+                // What the kernel has already accepted is served; a closed listener would reset it.
+                while let Accepted::More = accept_burst(core, &listener) {}
+                // The sender is gone only when the process ends without a drain.
+                let Command::Drain(time) = command.unwrap_or(Command::Drain(Duration::ZERO));
+                return Ok(time);
+            }
+        }
+    }
+}
+
+enum Accepted {
+    /// The burst is over and there may be more.
+    More,
+    /// Nobody is waiting any more.
+    All,
+    /// No descriptor or memory for the next one.
+    Exhausted,
+}
+
+fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
+    for _ in 0..ACCEPT_BURST {
+        match acceptfrom_with(listener.fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, peer)) => {
+                if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                    admit_connection(core, fd, peer);
+                }
+            }
+            Err(Errno::AGAIN) => return Accepted::All,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                tracing::warn!("accept: out of descriptors or memory; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
+                return Accepted::Exhausted;
+            }
+            // The connection that was next is gone already (accept(2)); the one after it may be well.
+            Err(_) => {}
+        }
+    }
+    Accepted::More
+}
+
+fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
+    let connections = &core.process.connections;
+    if !connections.take() {
+        core.metrics.connections_over_limit.add(1);
+        let uptime = clock::now().saturating_duration_since(core.process.started);
+        if let Some(refused_total) = connections.warning_due(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)) {
+            tracing::warn!(max_connections = connections.max(), refused_total, "connection refused: max_connections reached");
+        }
+        return;
+    }
+    let place = core.connection_opened();
+    if let Ok(client) = Socket::adopt(fd) {
+        core.metrics.connections_accepted.add(1);
+        monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
+    }
+}
+
+/// Visits the open tunnels again and again; see `tunnels`.
+async fn keep_liveness(core: Rc<Core>) {
+    loop {
+        let Some(after) = core.policy().config.server.dead_peer_after else {
+            monoio::time::sleep(Duration::from_secs(5)).await;
+            continue;
+        };
+        monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
+        core.tunnels.visit_share(VISIT_SHARES as usize, clock::now(), after);
+    }
+}
+
+/// Closes the tunnels one after the other over `time`, then everything that is left.
+async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
+    let begun = clock::now();
+    let closed_before = closed_by_shutdown(core);
+    core.draining.give();
+    let close_all = async {
+        let tunnels = core.tunnels.snapshot();
+        let count = u32::try_from(tunnels.len()).unwrap_or(u32::MAX).max(1);
+        for (place, tunnel) in (0u32..).zip(tunnels).take_while(|_| !time.is_zero()) {
+            // The middle of its share: N tunnels leave N equal gaps, however many cores drain side by side.
+            sleep_until(begun + time.mul_f64((f64::from(place) + 0.5) / f64::from(count))).await;
+            tunnel.order(CloseReason::Drained);
+        }
+        sleep_until(begun + time).await;
+        core.tunnels.snapshot().iter().for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
+        sleep_until(begun + time.max(REQUEST_GRACE)).await;
+    };
+    let all_closed = async {
+        if core.open.get() > 0 {
+            core.all_closed.wait().await;
+        }
+    };
+    select(pin!(all_closed), pin!(close_all)).await;
+    closed_by_shutdown(core) - closed_before
+}
+
+fn closed_by_shutdown(core: &Core) -> u64 {
+    let count = |reason: CloseReason| core.metrics.closed.get(reason as usize).map_or(0, crate::metrics::Counter::get);
+    count(CloseReason::Drained) + count(CloseReason::Shutdown)
+}
+
+async fn sleep_until(at: Instant) {
+    monoio::time::sleep(at.saturating_duration_since(clock::now())).await;
+}
+
+/// Something that happens once and that several tasks may wait for.
+#[derive(Default)]
+struct Notice {
+    given: Cell<bool>,
+    waiting: RefCell<Slab<Waker>>,
+}
+
+impl Notice {
+    fn give(&self) {
+        self.given.set(true);
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn wait(&self) -> Waiting<'_> {
+        Waiting { notice: self, place: None }
+    }
+}
+
+/// Waits for a [`Notice`]; leaves no trace when it is dropped before.
+struct Waiting<'n> {
+    notice: &'n Notice,
+    place: Option<usize>,
+}
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let notice = self.notice;
+        if notice.given.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = notice.waiting.borrow_mut();
+        match self.place.and_then(|place| waiting.get_mut(place)) {
+            Some(known) => known.clone_from(context.waker()),
+            None => self.place = Some(waiting.insert(context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.notice.waiting.borrow_mut().try_remove(place);
+        }
+    }
+}
+
+/// Tasks that have had their turn and wait for the next one.
+struct Turns {
+    waiting: RefCell<Vec<Waker>>,
+    signal: Socket,
+}
+
+impl Turns {
+    fn new() -> io::Result<Self> {
+        let signal = Socket::adopt(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)?;
+        Ok(Self { waiting: RefCell::default(), signal })
+    }
+
+    async fn next(&self) {
+        let mut waited = false;
+        poll_fn(|context| {
+            if waited {
+                return Poll::Ready(());
+            }
+            waited = true;
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.push(context.waker().clone());
+            if waiting.len() == 1 {
+                // An eventfd takes the count until it overflows, which one write per round never does.
+                let _ = rustix::io::write(self.signal.fd(), &1u64.to_ne_bytes());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+async fn give_turns(core: Rc<Core>) {
+    let Some(turns) = &core.turns else { return };
+    while turns.signal.readable().await.is_ok() {
+        let _ = rustix::io::read(turns.signal.fd(), &mut [0u8; 8]);
+        let waiting = turns.waiting.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}

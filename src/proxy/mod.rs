@@ -1,0 +1,16 @@
+//! The data plane: one thread per core on monoio, and everything that touches a client or upstream socket.
+//! No file, no name resolution, no blocking call and no rule about HTTP or WebSocket bytes may live here.
+//! Started by `server`; `connection` is the place to begin reading.
+
+pub(crate) mod connection;
+pub mod core;
+pub mod driver;
+mod exchange;
+mod handshake;
+mod head_buffer;
+mod own_endpoint;
+mod panic;
+mod pipe;
+mod relay;
+mod stream;
+mod tunnels;

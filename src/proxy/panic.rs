@@ -1,0 +1,21 @@
+//! The boundary that keeps a defect inside the connection it happened on: monoio does not catch panics of a task, and
+//! one would take the whole core with every tunnel on it.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// Runs the future; `None` when it panicked. What it shares with other connections are counters and lists that are
+/// consistent between any two of their own calls, so that unwinding in between leaves them whole.
+pub(crate) async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => {
+            tracing::error!("a connection was ended by a defect of the proxy; the panic message is on standard error");
+            Poll::Ready(None)
+        }
+    })
+    .await
+}

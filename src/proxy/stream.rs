@@ -1,0 +1,175 @@
+//! A socket as the cores use it: wait for readiness through the runtime, then act with a direct system call that never
+//! blocks. A wait holds no buffer and may be dropped at any time without losing a byte, which is why nothing here uses
+//! monoio's `read` and `write` (they own a buffer while they wait, and lose data when they are dropped).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, ipproto, socket_with, sockopt,
+};
+
+use crate::sys;
+
+/// A non-blocking descriptor that the runtime can wait for: a TCP or Unix connection, a listener, an eventfd.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP.
+    readiness: TcpStream,
+}
+
+/// How a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The peer reset it.
+    Reset,
+    /// The kernel gave the peer up: no acknowledgement in time, or no route any more.
+    Dead,
+    /// Anything else.
+    Other,
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        match error {
+            // EPIPE and ENOTCONN on an established connection: the reset was already delivered, or came with the FIN seen.
+            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::CONNABORTED => Self::Reset,
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => Self::Dead,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Socket {
+    /// Takes over a descriptor that is already non-blocking.
+    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { readiness: TcpStream::from_std(std::net::TcpStream::from(fd))? })
+    }
+
+    /// Begins a TCP connection and sets what every leg has: no delay, and liveness when switched on.
+    pub(crate) fn connect_tcp(address: &SocketAddr, dead_peer_after: Option<Duration>) -> rustix::io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        if let Some(after) = dead_peer_after {
+            set_liveness(&fd, after)?;
+        }
+        match rustix::net::connect(&fd, address) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Connects to a Unix socket. `EAGAIN` means that the listener's backlog is full.
+    pub(crate) fn connect_unix(path: &Path) -> rustix::io::Result<OwnedFd> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+        Ok(fd)
+    }
+
+    /// Waits until a connection that was begun is established. On loopback it usually is already.
+    pub(crate) async fn connected(&self) -> Result<(), Errno> {
+        loop {
+            match rustix::net::getpeername(self.fd()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::NOTCONN) => {}
+                Err(error) => return Err(error),
+            }
+            self.writable().await.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            if let Err(error) = sockopt::socket_error(self.fd())? {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits until `try_recv` has something to say. May be dropped at any time.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.readiness.readable(false).await
+    }
+
+    /// Waits until `try_send` has room. May be dropped at any time.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.readiness.writable(false).await
+    }
+
+    /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
+    pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        rustix::io::retry_on_intr(|| rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT)).map(|(taken, _)| taken)
+    }
+
+    /// Sends what fits; `EAGAIN` means that there is no room.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        rustix::io::retry_on_intr(|| rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    /// Sends everything, waiting as long as the peer takes nothing; `patience` restarts with every byte it takes.
+    pub(crate) async fn send_all(&self, mut bytes: &[u8], patience: Option<Duration>) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            match self.try_send(bytes) {
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(Errno::AGAIN) => {
+                    let ready = match patience {
+                        Some(patience) => monoio::time::timeout(patience, self.writable()).await.map_err(|_| Errno::TIME)?,
+                        None => self.writable().await,
+                    };
+                    ready.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our direction; the other goes on.
+    pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
+        rustix::net::shutdown(self.fd(), Shutdown::Write)
+    }
+
+    /// Makes the coming close a reset (socket(7), `SO_LINGER`).
+    pub(crate) fn reset_on_close(&self) {
+        // Fails only on a socket that is gone, where there is nothing left to reset.
+        let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+    }
+
+    /// The descriptor, for system calls.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        sys::borrow(&self.readiness)
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.readiness.as_raw_fd()
+    }
+}
+
+/// Sets keep-alive and `TCP_USER_TIMEOUT` (tcp(7)) so that a peer that acknowledges nothing is given up within `after` plus a quarter:
+/// the first probe goes out after half the time, then eight more at most until the user timeout strikes.
+pub(crate) fn set_liveness(fd: impl std::os::fd::AsFd, after: Duration) -> rustix::io::Result<()> {
+    let second = Duration::from_secs(1);
+    // The kernel takes at most 32767 s for both.
+    let longest = Duration::from_secs(32_767);
+    sockopt::set_tcp_keepidle(&fd, (after / 2).clamp(second, longest))?;
+    sockopt::set_tcp_keepintvl(&fd, (after / 8).clamp(second, longest))?;
+    set_user_timeout(&fd, after)?;
+    sockopt::set_socket_keepalive(&fd, true)
+}
+
+/// Sets `TCP_USER_TIMEOUT` alone.
+pub(crate) fn set_user_timeout(fd: impl std::os::fd::AsFd, after: Duration) -> rustix::io::Result<()> {
+    let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
+    sockopt::set_tcp_user_timeout(&fd, ms)
+}
+
+/// Switches liveness off on a listener whose setting changed; accepted connections inherit it.
+pub(crate) fn clear_liveness(fd: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
+    sockopt::set_tcp_user_timeout(&fd, 0)?;
+    sockopt::set_socket_keepalive(&fd, false)
+}

@@ -1,0 +1,251 @@
+//! The open tunnels of one core: what the drain closes one after the other, and what liveness looks at.
+//!
+//! `TCP_USER_TIMEOUT` also strikes a living peer that keeps its window closed for that long (Linux counts window probes
+//! even when they are answered). A reader that pauses must never be cut, so while bytes stay queued towards a peer that
+//! still acknowledges, its user timeout is moved ahead; a peer that acknowledges nothing any more is given up here.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::stream::{Socket, set_user_timeout};
+use crate::metrics::CloseReason;
+use crate::sys::{self, Acknowledgement};
+
+/// How often liveness visits a tunnel: this many times within `server.dead_peer_after`. Two visits decide, so that a
+/// dead peer is found within the time plus a fifth.
+pub(crate) const VISITS: u32 = 10;
+
+/// The two connections of a tunnel and what others may tell it.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    /// Towards the client.
+    pub(crate) client: Socket,
+    /// Towards the application.
+    pub(crate) upstream: Socket,
+    client_queue: Cell<Queue>,
+    upstream_queue: Cell<Queue>,
+    /// A Unix-socket upstream has no liveness.
+    upstream_is_tcp: bool,
+    order: Cell<Option<CloseReason>>,
+    waker: RefCell<Option<Waker>>,
+    /// Its place in the list of the core.
+    place: Cell<usize>,
+}
+
+/// The send queue of one leg as liveness saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Queue {
+    /// Nothing was sent since it was last seen empty.
+    #[default]
+    Idle,
+    /// Something was sent since the last visit.
+    Sent,
+    /// Not empty since then.
+    Waiting {
+        since: Instant,
+        /// The last visit found no acknowledgement for the whole time.
+        suspect: bool,
+    },
+}
+
+/// What liveness does about a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    SetUserTimeout(Duration),
+    Dead,
+}
+
+/// The decision for one leg, from what the kernel says about it. `queued` is whether bytes wait for their acknowledgement.
+fn judge(queue: Queue, queued: bool, ack: Acknowledgement, now: Instant, dead_after: Duration) -> (Queue, Verdict) {
+    match queue {
+        Queue::Idle | Queue::Sent if !queued => (Queue::Idle, Verdict::Nothing),
+        Queue::Idle | Queue::Sent => (Queue::Waiting { since: now, suspect: false }, Verdict::Nothing),
+        Queue::Waiting { .. } if !queued => (Queue::Idle, Verdict::SetUserTimeout(dead_after)),
+        Queue::Waiting { since, suspect } => {
+            let silent = ack.outstanding && u128::from(ack.last_ack_ms) >= dead_after.as_millis();
+            let next = Queue::Waiting { since, suspect: silent };
+            match (silent, suspect) {
+                (true, true) => (next, Verdict::Dead),
+                (true, false) => (next, Verdict::Nothing),
+                (false, _) => (next, Verdict::SetUserTimeout(now.saturating_duration_since(since) + dead_after)),
+            }
+        }
+    }
+}
+
+impl Tunnel {
+    pub(crate) fn new(client: Socket, upstream: Socket, upstream_is_tcp: bool) -> Rc<Self> {
+        Rc::new(Self {
+            client,
+            upstream,
+            // The 101 was just sent to one side and the head to the other.
+            client_queue: Cell::new(Queue::Sent),
+            upstream_queue: Cell::new(Queue::Sent),
+            upstream_is_tcp,
+            order: Cell::new(None),
+            waker: RefCell::new(None),
+            place: Cell::new(0),
+        })
+    }
+
+    /// Orders the relay to end. A later, more urgent order replaces an earlier one.
+    pub(crate) fn order(&self, reason: CloseReason) {
+        self.order.set(Some(reason));
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The order to end, if there is one.
+    pub(crate) fn ordered_to_end(&self) -> Option<CloseReason> {
+        self.order.get()
+    }
+
+    /// Who is to be woken by an order.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        let mut watching = self.waker.borrow_mut();
+        if !watching.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *watching = Some(waker.clone());
+        }
+    }
+
+    /// Notes that bytes went to one side.
+    pub(crate) fn sent(&self, to_client: bool) {
+        let queue = if to_client { &self.client_queue } else { &self.upstream_queue };
+        if queue.get() == Queue::Idle {
+            queue.set(Queue::Sent);
+        }
+    }
+
+    /// One visit of liveness.
+    fn visit(&self, now: Instant, dead_after: Duration) {
+        let legs = [(&self.client, &self.client_queue, true), (&self.upstream, &self.upstream_queue, self.upstream_is_tcp)];
+        for (socket, queue, is_tcp) in legs {
+            if !is_tcp || queue.get() == Queue::Idle {
+                continue;
+            }
+            // A socket that no longer answers is about to end by itself.
+            let (Ok(queued), Ok(ack)) = (sys::send_queue_bytes(socket.fd()), sys::acknowledgement(socket.fd())) else { continue };
+            let (next, verdict) = judge(queue.get(), queued > 0, ack, now, dead_after);
+            queue.set(next);
+            match verdict {
+                Verdict::Nothing => {}
+                Verdict::SetUserTimeout(time) => {
+                    let _ = set_user_timeout(socket.fd(), time);
+                }
+                Verdict::Dead => {
+                    self.client.reset_on_close();
+                    self.upstream.reset_on_close();
+                    self.order(CloseReason::DeadPeer);
+                }
+            }
+        }
+    }
+}
+
+/// The list of one core.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    open: RefCell<Vec<Rc<Tunnel>>>,
+    cursor: Cell<usize>,
+}
+
+impl Tunnels {
+    /// Lists the tunnel until the result is dropped.
+    pub(crate) fn add<'t>(&'t self, tunnel: &'t Rc<Tunnel>) -> Listed<'t> {
+        let mut open = self.open.borrow_mut();
+        tunnel.place.set(open.len());
+        open.push(Rc::clone(tunnel));
+        Listed { tunnels: self, tunnel }
+    }
+
+    fn remove(&self, tunnel: &Tunnel) {
+        let mut open = self.open.borrow_mut();
+        let place = tunnel.place.get();
+        if place < open.len() {
+            open.swap_remove(place);
+            if let Some(moved) = open.get(place) {
+                moved.place.set(place);
+            }
+        }
+    }
+
+    /// All tunnels that are open now.
+    pub(crate) fn snapshot(&self) -> Vec<Rc<Tunnel>> {
+        self.open.borrow().clone()
+    }
+
+    /// Visits one share of the list: called `shares` times it has visited every tunnel once.
+    pub(crate) fn visit_share(&self, shares: usize, now: Instant, dead_after: Duration) {
+        let open = self.open.borrow();
+        let share = open.len().div_ceil(shares.max(1));
+        let from = if self.cursor.get() < open.len() { self.cursor.get() } else { 0 };
+        let to = (from + share).min(open.len());
+        open.get(from..to).unwrap_or_default().iter().for_each(|tunnel| tunnel.visit(now, dead_after));
+        self.cursor.set(to);
+    }
+}
+
+/// The place of a tunnel in the list, however its relay ends.
+pub(crate) struct Listed<'t> {
+    tunnels: &'t Tunnels,
+    tunnel: &'t Tunnel,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.tunnels.remove(self.tunnel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(60);
+    const ANSWERED: Acknowledgement = Acknowledgement { outstanding: false, last_ack_ms: 50_000 };
+    const UNANSWERED: Acknowledgement = Acknowledgement { outstanding: true, last_ack_ms: 60_000 };
+
+    fn waiting(since: Instant, suspect: bool) -> Queue {
+        Queue::Waiting { since, suspect }
+    }
+
+    #[test]
+    fn a_reader_that_pauses_but_acknowledges_is_kept_for_ever() {
+        let start = crate::clock::now();
+        let mut queue = Queue::Sent;
+        for visit in 0..10_000u32 {
+            let now = start + visit * AFTER / VISITS;
+            let (next, verdict) = judge(queue, true, ANSWERED, now, AFTER);
+            queue = next;
+            match verdict {
+                Verdict::Nothing => assert_eq!(visit, 0),
+                // Always a whole period ahead of what the kernel has counted so far.
+                Verdict::SetUserTimeout(time) => assert_eq!(time, now - start + AFTER),
+                Verdict::Dead => panic!("cut at visit {visit}"),
+            }
+        }
+    }
+
+    #[test]
+    fn two_visits_without_an_acknowledgement_end_it_and_one_does_not() {
+        let now = crate::clock::now();
+        let (queue, verdict) = judge(waiting(now, false), true, UNANSWERED, now, AFTER);
+        assert_eq!((queue, verdict), (waiting(now, true), Verdict::Nothing));
+        assert_eq!(judge(queue, true, UNANSWERED, now, AFTER).1, Verdict::Dead);
+        // An acknowledgement in between clears the suspicion.
+        let (queue, _) = judge(waiting(now, true), true, ANSWERED, now, AFTER);
+        assert_eq!(queue, waiting(now, false));
+    }
+
+    #[test]
+    fn an_empty_queue_gets_the_ordinary_timeout_back() {
+        let now = crate::clock::now();
+        assert_eq!(judge(waiting(now, true), false, UNANSWERED, now, AFTER), (Queue::Idle, Verdict::SetUserTimeout(AFTER)));
+        assert_eq!(judge(Queue::Sent, false, UNANSWERED, now, AFTER), (Queue::Idle, Verdict::Nothing));
+    }
+}

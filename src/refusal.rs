@@ -1,0 +1,245 @@
+//! Every way a request is refused, in one table: status, error code, message, event (contract sections 11.2 and 13).
+//! No socket and no formatting of heads lives here. `wire` and `admission` errors become a [`Refusal`]; only
+//! `proxy::connection` answers and logs one.
+
+use serde::Serialize;
+
+use crate::wire::request::RequestError;
+use crate::wire::response::ResponseError;
+use crate::wire::upgrade::UpgradeError;
+
+/// Why a request got no answer from the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The head breaks a rule of HTTP/1.1 (RFC 9112) as the contract reads it; the text says which.
+    BadRequest(&'static str),
+    /// The upgrade breaks a rule of RFC 6455 section 4.2.1; the text says which.
+    BadUpgrade(&'static str),
+    /// `Sec-WebSocket-Version` is not 13.
+    UnsupportedWebSocketVersion,
+    /// An own endpoint that does not exist.
+    NotFound,
+    /// `CONNECT`, `TRACE`, or another method than GET and HEAD on an own endpoint.
+    MethodNotAllowed,
+    /// The head did not arrive within `server.read_timeout`.
+    RequestTimeout,
+    /// `Expect` asks for something else than `100-continue`.
+    ExpectationFailed,
+    /// The head is larger than `server.max_header_bytes` or has more than 256 lines.
+    HeadersTooLarge,
+    /// A defect of the proxy; only this connection is affected.
+    InternalError,
+    /// A plain request, which this version does not relay.
+    NotImplemented,
+    /// The upstream could not be reached, or closed before its head.
+    UpstreamUnavailable(Unavailable),
+    /// The upstream's answer breaks HTTP/1.1 or RFC 6455; the text says how.
+    UpstreamInvalidResponse(&'static str),
+    /// The upstream did not answer in time.
+    UpstreamTimeout {
+        /// The time it had, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// Why the upstream could not be used; the values of the label `reason` of `vibewarden_upstream_connect_failures_total`
+/// and the word in `upstream.unavailable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// `ECONNREFUSED`, or nobody listens on the Unix socket.
+    Refused,
+    /// No answer to the connection within the connect deadline.
+    Timeout,
+    /// No route.
+    Unreachable,
+    /// No free local port towards this address.
+    NoPorts,
+    /// The name has no address.
+    Unresolved,
+    /// Any other error of `connect(2)`.
+    Other,
+    /// Connected, then closed or reset before a complete response head.
+    Closed,
+}
+
+impl Unavailable {
+    /// The word for events and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::NoPorts => "no_ports",
+            Self::Unresolved => "unresolved",
+            Self::Other => "other",
+            Self::Closed => "closed_before_response",
+        }
+    }
+}
+
+/// Which event a refusal writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalEvent {
+    /// None: own endpoints.
+    None,
+    /// `request.blocked` with this `blocked_by`.
+    Blocked(&'static str),
+    /// `upstream.unavailable`.
+    UpstreamUnavailable,
+    /// `upstream.timeout`.
+    UpstreamTimeout,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Reason phrase of RFC 9110 section 15.
+    pub phrase: &'static str,
+    /// `error` in the body, `reason` in the event and the metric.
+    pub code: &'static str,
+    /// `message` in the body; empty ones are left out.
+    pub message: &'static str,
+    /// Header lines that belong to this answer, each ending in CRLF.
+    pub header_lines: &'static str,
+    /// The event.
+    pub event: RefusalEvent,
+}
+
+const VERSION_13: &str = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
+const ALLOW_GET: &str = "Allow: GET, HEAD\r\n";
+
+impl Refusal {
+    /// The table.
+    pub fn answer(self) -> Answer {
+        let http = RefusalEvent::Blocked("http");
+        let websocket = RefusalEvent::Blocked("websocket");
+        let line = |status, phrase, code, message, event| Answer { status, phrase, code, message, header_lines: "", event };
+        match self {
+            Self::BadRequest(message) => line(400, "Bad Request", "bad_request", message, http),
+            Self::BadUpgrade(message) => line(400, "Bad Request", "bad_request", message, websocket),
+            Self::NotFound => line(404, "Not Found", "not_found", "", RefusalEvent::None),
+            Self::MethodNotAllowed => {
+                let line = line(405, "Method Not Allowed", "method_not_allowed", "", http);
+                Answer { header_lines: ALLOW_GET, ..line }
+            }
+            Self::RequestTimeout => line(408, "Request Timeout", "request_timeout", "", http),
+            Self::ExpectationFailed => line(417, "Expectation Failed", "expectation_failed", "", http),
+            Self::UnsupportedWebSocketVersion => {
+                let line = line(426, "Upgrade Required", "unsupported_websocket_version", "", websocket);
+                Answer { header_lines: VERSION_13, ..line }
+            }
+            Self::HeadersTooLarge => line(431, "Request Header Fields Too Large", "headers_too_large", "", http),
+            Self::InternalError => line(500, "Internal Server Error", "internal_error", "", http),
+            Self::NotImplemented => {
+                line(501, "Not Implemented", "not_implemented", "plain HTTP requests are not implemented yet", http)
+            }
+            Self::UpstreamUnavailable(_) => line(
+                502,
+                "Bad Gateway",
+                "upstream_unavailable",
+                "the upstream application could not be reached",
+                RefusalEvent::UpstreamUnavailable,
+            ),
+            Self::UpstreamInvalidResponse(_) => line(
+                502,
+                "Bad Gateway",
+                "upstream_invalid_response",
+                "the upstream application sent an invalid response",
+                RefusalEvent::UpstreamUnavailable,
+            ),
+            Self::UpstreamTimeout { .. } => line(
+                504,
+                "Gateway Timeout",
+                "upstream_timeout",
+                "the upstream application did not respond in time",
+                RefusalEvent::UpstreamTimeout,
+            ),
+        }
+    }
+
+    /// What went wrong with the upstream, for the `error` of `upstream.unavailable`.
+    pub fn upstream_error(self) -> &'static str {
+        match self {
+            Self::UpstreamUnavailable(reason) => reason.word(),
+            Self::UpstreamInvalidResponse(why) => why,
+            _ => "",
+        }
+    }
+}
+
+/// The body of an error answer: one line, keys in this order, empty ones left out.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    error: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'static str,
+    request_id: &'a str,
+}
+
+impl Answer {
+    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
+    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
+        let body = ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
+        // A body of fixed texts and a checked identifier always serialises.
+        let mut body = serde_json::to_vec(&body).unwrap_or_default();
+        body.push(b'\n');
+        let mut number = itoa::Buffer::new();
+        for part in [
+            "HTTP/1.1 ",
+            number.format(self.status),
+            " ",
+            self.phrase,
+            "\r\nContent-Type: application/json\r\nContent-Length: ",
+            itoa::Buffer::new().format(body.len()),
+            "\r\nX-Request-ID: ",
+            request_id,
+            "\r\n",
+            self.header_lines,
+            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        if !head_only {
+            out.extend_from_slice(&body);
+        }
+    }
+}
+
+impl Refusal {
+    /// The timeout that struck, in milliseconds, for `upstream.timeout`.
+    pub fn timeout_ms(self) -> u64 {
+        match self {
+            Self::UpstreamTimeout { timeout_ms } => timeout_ms,
+            _ => 0,
+        }
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::TooLarge | RequestError::TooManyLines => Self::HeadersTooLarge,
+            RequestError::MethodNotAllowed => Self::MethodNotAllowed,
+            RequestError::Expectation => Self::ExpectationFailed,
+            other => Self::BadRequest(other.message()),
+        }
+    }
+}
+
+impl From<UpgradeError> for Refusal {
+    fn from(error: UpgradeError) -> Self {
+        match error {
+            UpgradeError::Version => Self::UnsupportedWebSocketVersion,
+            other => Self::BadUpgrade(other.message()),
+        }
+    }
+}
+
+impl From<ResponseError> for Refusal {
+    fn from(error: ResponseError) -> Self {
+        Self::UpstreamInvalidResponse(error.message())
+    }
+}
