@@ -24,7 +24,10 @@ pub struct RequestFacts<'a> {
 
 /// One event, before its envelope.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "fields are the payload keys of section 11.2 of the contract")]
+#[expect(
+    missing_docs,
+    reason = "fields are the payload keys of section 11.2 of the contract"
+)]
 pub enum Event<'a> {
     /// `request.proxied`
     RequestProxied {
@@ -37,11 +40,23 @@ pub enum Event<'a> {
         websocket: bool,
     },
     /// `request.blocked`
-    RequestBlocked { request: RequestFacts<'a>, blocked_by: &'static str, reason: &'static str, status_code: u16 },
+    RequestBlocked {
+        request: RequestFacts<'a>,
+        blocked_by: &'static str,
+        reason: &'static str,
+        status_code: u16,
+    },
     /// `upstream.timeout`
-    UpstreamTimeout { request: RequestFacts<'a>, timeout_ms: u64 },
+    UpstreamTimeout {
+        request: RequestFacts<'a>,
+        timeout_ms: u64,
+    },
     /// `upstream.unavailable`
-    UpstreamUnavailable { request: RequestFacts<'a>, error: &'a str, upstream: &'a str },
+    UpstreamUnavailable {
+        request: RequestFacts<'a>,
+        error: &'a str,
+        upstream: &'a str,
+    },
     /// `websocket.closed`
     WebSocketClosed {
         request: RequestFacts<'a>,
@@ -60,11 +75,25 @@ pub enum Event<'a> {
         workers: usize,
     },
     /// `proxy.stopped`
-    ProxyStopped { reason: &'a str, tunnels_closed: u64, uptime_seconds: u64 },
+    ProxyStopped {
+        reason: &'a str,
+        tunnels_closed: u64,
+        uptime_seconds: u64,
+    },
     /// `config.reloaded`
-    ConfigReloaded { config_path: &'a str, duration_ms: u64, restart_required: &'a [&'static str], trigger_source: &'static str },
+    ConfigReloaded {
+        config_path: &'a str,
+        duration_ms: u64,
+        restart_required: &'a [&'static str],
+        trigger_source: &'static str,
+    },
     /// `config.reload_failed`
-    ConfigReloadFailed { config_path: &'a str, reason: &'a str, trigger_source: &'static str, validation_errors: &'a [String] },
+    ConfigReloadFailed {
+        config_path: &'a str,
+        reason: &'a str,
+        trigger_source: &'static str,
+        validation_errors: &'a [String],
+    },
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -106,8 +135,16 @@ struct Summary<'a> {
 impl Serialize for Summary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let room = 200 - self.text.len().min(200);
-        let cut = self.about.char_indices().nth(room).map_or(self.about.len(), |(place, _)| place);
-        serializer.collect_str(&format_args!("{}{}", self.text, self.about.get(..cut).unwrap_or_default()))
+        let cut = self
+            .about
+            .char_indices()
+            .nth(room)
+            .map_or(self.about.len(), |(place, _)| place);
+        serializer.collect_str(&format_args!(
+            "{}{}",
+            self.text,
+            self.about.get(..cut).unwrap_or_default()
+        ))
     }
 }
 
@@ -240,42 +277,87 @@ struct Kind {
     triggered_by: Option<&'static str>,
 }
 
-const fn kind(event_type: &'static str, severity: &'static str, category: &'static str, summary: &'static str) -> Kind {
-    Kind { event_type, severity, category, summary, outcome: None, triggered_by: None }
+const fn kind(
+    event_type: &'static str,
+    severity: &'static str,
+    category: &'static str,
+    summary: &'static str,
+) -> Kind {
+    Kind {
+        event_type,
+        severity,
+        category,
+        summary,
+        outcome: None,
+        triggered_by: None,
+    }
 }
 
 impl Kind {
     const fn of_request(self, outcome: &'static str, triggered_by: Option<&'static str>) -> Self {
-        Self { outcome: Some(outcome), triggered_by, ..self }
+        Self {
+            outcome: Some(outcome),
+            triggered_by,
+            ..self
+        }
     }
 
-    fn request_line(&self, at: jiff::Timestamp, request: &RequestFacts<'_>, payload: impl Serialize) -> Vec<u8> {
+    fn request_line(
+        &self,
+        at: jiff::Timestamp,
+        request: &RequestFacts<'_>,
+        payload: impl Serialize,
+    ) -> Vec<u8> {
         self.line(Envelope {
             schema_version: "v1",
             event_type: self.event_type,
             timestamp: Timestamp(at),
             severity: self.severity,
             category: self.category,
-            ai_summary: Summary { text: self.summary, about: request.path.unwrap_or("a request whose head could not be read") },
+            ai_summary: Summary {
+                text: self.summary,
+                about: request
+                    .path
+                    .unwrap_or("a request whose head could not be read"),
+            },
             payload,
-            actor: Some(Actor { r#type: "ip", ip: Some(request.client) }),
-            resource: Some(Resource { r#type: "http_endpoint", path: request.path, method: request.method }),
+            actor: Some(Actor {
+                r#type: "ip",
+                ip: Some(request.client),
+            }),
+            resource: Some(Resource {
+                r#type: "http_endpoint",
+                path: request.path,
+                method: request.method,
+            }),
             outcome: self.outcome,
             request_id: Some(request.request_id),
             triggered_by: self.triggered_by,
         })
     }
 
-    fn system_line(&self, at: jiff::Timestamp, about: &str, resource: Option<Resource<'_>>, payload: impl Serialize) -> Vec<u8> {
+    fn system_line(
+        &self,
+        at: jiff::Timestamp,
+        about: &str,
+        resource: Option<Resource<'_>>,
+        payload: impl Serialize,
+    ) -> Vec<u8> {
         self.line(Envelope {
             schema_version: "v1",
             event_type: self.event_type,
             timestamp: Timestamp(at),
             severity: self.severity,
             category: self.category,
-            ai_summary: Summary { text: self.summary, about },
+            ai_summary: Summary {
+                text: self.summary,
+                about,
+            },
             payload,
-            actor: Some(Actor { r#type: "system", ip: None }),
+            actor: Some(Actor {
+                r#type: "system",
+                ip: None,
+            }),
             resource,
             outcome: self.outcome,
             request_id: None,
@@ -283,7 +365,10 @@ impl Kind {
         })
     }
 
-    #[expect(clippy::unused_self, reason = "keeps the two kinds of lines side by side")]
+    #[expect(
+        clippy::unused_self,
+        reason = "keeps the two kinds of lines side by side"
+    )]
     fn line(&self, envelope: Envelope<'_, impl Serialize>) -> Vec<u8> {
         let mut line = Vec::with_capacity(640);
         // Serialising plain structs into a Vec cannot fail; if it ever did, an empty line is better than a panic.
@@ -310,45 +395,175 @@ impl Event<'_> {
 
     fn request_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match *self {
-            Self::RequestProxied { request, bytes_in, bytes_out, duration_ms, status_code, upstream, websocket } => {
-                let RequestFacts { client: client_ip, method, path, .. } = request;
-                let payload =
-                    ProxiedPayload { bytes_in, bytes_out, client_ip, duration_ms, method, path, status_code, upstream, websocket };
-                kind("request.proxied", "info", "network", "Request passed to the upstream: ")
-                    .of_request("allowed", Some("proxy"))
-                    .request_line(at, &request, payload)
+            Self::RequestProxied {
+                request,
+                bytes_in,
+                bytes_out,
+                duration_ms,
+                status_code,
+                upstream,
+                websocket,
+            } => {
+                let RequestFacts {
+                    client: client_ip,
+                    method,
+                    path,
+                    ..
+                } = request;
+                let payload = ProxiedPayload {
+                    bytes_in,
+                    bytes_out,
+                    client_ip,
+                    duration_ms,
+                    method,
+                    path,
+                    status_code,
+                    upstream,
+                    websocket,
+                };
+                kind(
+                    "request.proxied",
+                    "info",
+                    "network",
+                    "Request passed to the upstream: ",
+                )
+                .of_request("allowed", Some("proxy"))
+                .request_line(at, &request, payload)
             }
-            Self::RequestBlocked { request, blocked_by, reason, status_code } => {
-                let RequestFacts { client: client_ip, method, path, .. } = request;
-                kind("request.blocked", "medium", "policy", "Request refused before the upstream: ")
-                    .of_request("blocked", Some(blocked_by))
-                    .request_line(at, &request, BlockedPayload { blocked_by, client_ip, method, path, reason, status_code })
+            Self::RequestBlocked {
+                request,
+                blocked_by,
+                reason,
+                status_code,
+            } => {
+                let RequestFacts {
+                    client: client_ip,
+                    method,
+                    path,
+                    ..
+                } = request;
+                kind(
+                    "request.blocked",
+                    "medium",
+                    "policy",
+                    "Request refused before the upstream: ",
+                )
+                .of_request("blocked", Some(blocked_by))
+                .request_line(
+                    at,
+                    &request,
+                    BlockedPayload {
+                        blocked_by,
+                        client_ip,
+                        method,
+                        path,
+                        reason,
+                        status_code,
+                    },
+                )
             }
-            Self::UpstreamTimeout { request, timeout_ms } => {
-                let RequestFacts { client: client_ip, method, path, .. } = request;
-                kind("upstream.timeout", "medium", "network", "The upstream did not answer in time: ")
-                    .of_request("failed", Some("proxy"))
-                    .request_line(at, &request, TimeoutPayload { client_ip, method, path, timeout_seconds: timeout_ms })
+            Self::UpstreamTimeout {
+                request,
+                timeout_ms,
+            } => {
+                let RequestFacts {
+                    client: client_ip,
+                    method,
+                    path,
+                    ..
+                } = request;
+                kind(
+                    "upstream.timeout",
+                    "medium",
+                    "network",
+                    "The upstream did not answer in time: ",
+                )
+                .of_request("failed", Some("proxy"))
+                .request_line(
+                    at,
+                    &request,
+                    TimeoutPayload {
+                        client_ip,
+                        method,
+                        path,
+                        timeout_seconds: timeout_ms,
+                    },
+                )
             }
-            Self::UpstreamUnavailable { request, error, upstream } => {
-                let RequestFacts { client: client_ip, method, path, .. } = request;
-                kind("upstream.unavailable", "high", "network", "The upstream gave no valid answer: ")
-                    .of_request("failed", Some("proxy"))
-                    .request_line(at, &request, UnavailablePayload { client_ip, error, method, path, upstream })
+            Self::UpstreamUnavailable {
+                request,
+                error,
+                upstream,
+            } => {
+                let RequestFacts {
+                    client: client_ip,
+                    method,
+                    path,
+                    ..
+                } = request;
+                kind(
+                    "upstream.unavailable",
+                    "high",
+                    "network",
+                    "The upstream gave no valid answer: ",
+                )
+                .of_request("failed", Some("proxy"))
+                .request_line(
+                    at,
+                    &request,
+                    UnavailablePayload {
+                        client_ip,
+                        error,
+                        method,
+                        path,
+                        upstream,
+                    },
+                )
             }
-            Self::WebSocketClosed { request, bytes_to_client, bytes_to_upstream, duration_ms, reason } => {
-                kind("websocket.closed", "info", "network", "WebSocket tunnel ended: ")
-                    .of_request("allowed", None)
-                    .request_line(at, &request, ClosedPayload { bytes_to_client, bytes_to_upstream, duration_ms, reason })
-            }
+            Self::WebSocketClosed {
+                request,
+                bytes_to_client,
+                bytes_to_upstream,
+                duration_ms,
+                reason,
+            } => kind(
+                "websocket.closed",
+                "info",
+                "network",
+                "WebSocket tunnel ended: ",
+            )
+            .of_request("allowed", None)
+            .request_line(
+                at,
+                &request,
+                ClosedPayload {
+                    bytes_to_client,
+                    bytes_to_upstream,
+                    duration_ms,
+                    reason,
+                },
+            ),
             _ => Vec::new(),
         }
     }
 
     fn system_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        let config = || Some(Resource { r#type: "config", path: None, method: None });
+        let config = || {
+            Some(Resource {
+                r#type: "config",
+                path: None,
+                method: None,
+            })
+        };
         match self {
-            Self::ProxyStarted { driver, driver_reason, listen, upstream, version, workers } => {
+            Self::ProxyStarted {
+                driver,
+                driver_reason,
+                listen,
+                upstream,
+                version,
+                workers,
+            } => {
                 let payload = StartedPayload {
                     driver,
                     driver_reason,
@@ -360,21 +575,66 @@ impl Event<'_> {
                     version,
                     workers: *workers,
                 };
-                kind("proxy.started", "info", "network", "The proxy accepts connections on ").system_line(at, listen, None, payload)
+                kind(
+                    "proxy.started",
+                    "info",
+                    "network",
+                    "The proxy accepts connections on ",
+                )
+                .system_line(at, listen, None, payload)
             }
-            Self::ProxyStopped { reason, tunnels_closed, uptime_seconds } => {
-                let payload = StoppedPayload { reason, tunnels_closed: *tunnels_closed, uptime_seconds: *uptime_seconds };
-                kind("proxy.stopped", "info", "network", "The proxy stopped: ").system_line(at, reason, None, payload)
+            Self::ProxyStopped {
+                reason,
+                tunnels_closed,
+                uptime_seconds,
+            } => {
+                let payload = StoppedPayload {
+                    reason,
+                    tunnels_closed: *tunnels_closed,
+                    uptime_seconds: *uptime_seconds,
+                };
+                kind("proxy.stopped", "info", "network", "The proxy stopped: ")
+                    .system_line(at, reason, None, payload)
             }
-            Self::ConfigReloaded { config_path, duration_ms, restart_required, trigger_source } => {
-                let payload = ReloadedPayload { config_path, duration_ms: *duration_ms, restart_required, trigger_source };
-                kind("config.reloaded", "info", "audit", "The configuration was reloaded from ")
-                    .system_line(at, config_path, config(), payload)
+            Self::ConfigReloaded {
+                config_path,
+                duration_ms,
+                restart_required,
+                trigger_source,
+            } => {
+                let payload = ReloadedPayload {
+                    config_path,
+                    duration_ms: *duration_ms,
+                    restart_required,
+                    trigger_source,
+                };
+                kind(
+                    "config.reloaded",
+                    "info",
+                    "audit",
+                    "The configuration was reloaded from ",
+                )
+                .system_line(at, config_path, config(), payload)
             }
-            Self::ConfigReloadFailed { config_path, reason, trigger_source, validation_errors } => {
-                let payload = ReloadFailedPayload { config_path, reason, trigger_source, validation_errors };
-                kind("config.reload_failed", "medium", "audit", "The new configuration was not taken: ")
-                    .system_line(at, config_path, config(), payload)
+            Self::ConfigReloadFailed {
+                config_path,
+                reason,
+                trigger_source,
+                validation_errors,
+            } => {
+                let payload = ReloadFailedPayload {
+                    config_path,
+                    reason,
+                    trigger_source,
+                    validation_errors,
+                };
+                kind(
+                    "config.reload_failed",
+                    "medium",
+                    "audit",
+                    "The new configuration was not taken: ",
+                )
+                .system_line(at, config_path, config(), payload)
             }
             _ => Vec::new(),
         }

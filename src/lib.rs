@@ -35,4 +35,3 @@ pub mod refusal;
 pub mod server;
 mod sys;
 pub mod wire;
-pub mod demo;

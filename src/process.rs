@@ -48,7 +48,13 @@ pub struct Process {
 
 impl Process {
     /// In phase `Starting`.
-    pub fn new(started: Instant, listen: SocketAddr, workers: usize, driver: DriverReport, connections_max: u32) -> Self {
+    pub fn new(
+        started: Instant,
+        listen: SocketAddr,
+        workers: usize,
+        driver: DriverReport,
+        connections_max: u32,
+    ) -> Self {
         Self {
             started,
             listen,
@@ -88,7 +94,12 @@ const WARNING_INTERVAL_MS: u64 = 30_000;
 
 impl Connections {
     fn new(max: u32) -> Self {
-        Self { open: AtomicU32::new(0), max, refused: AtomicU64::new(0), warned_at_ms: AtomicU64::new(0) }
+        Self {
+            open: AtomicU32::new(0),
+            max,
+            refused: AtomicU64::new(0),
+            warned_at_ms: AtomicU64::new(0),
+        }
     }
 
     /// Takes a place, or says that there is none.
@@ -124,7 +135,10 @@ impl Connections {
         if last != 0 && now.saturating_sub(last) < WARNING_INTERVAL_MS {
             return None;
         }
-        let claimed = self.warned_at_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let claimed = self
+            .warned_at_ms
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
         claimed.then(|| self.refused.load(Ordering::Relaxed))
     }
 }

@@ -115,26 +115,59 @@ impl Refusal {
     pub fn answer(self) -> Answer {
         let http = RefusalEvent::Blocked("http");
         let websocket = RefusalEvent::Blocked("websocket");
-        let line = |status, phrase, code, message, event| Answer { status, phrase, code, message, header_lines: "", event };
+        let line = |status, phrase, code, message, event| Answer {
+            status,
+            phrase,
+            code,
+            message,
+            header_lines: "",
+            event,
+        };
         match self {
             Self::BadRequest(message) => line(400, "Bad Request", "bad_request", message, http),
-            Self::BadUpgrade(message) => line(400, "Bad Request", "bad_request", message, websocket),
+            Self::BadUpgrade(message) => {
+                line(400, "Bad Request", "bad_request", message, websocket)
+            }
             Self::NotFound => line(404, "Not Found", "not_found", "", RefusalEvent::None),
             Self::MethodNotAllowed => {
                 let line = line(405, "Method Not Allowed", "method_not_allowed", "", http);
-                Answer { header_lines: ALLOW_GET, ..line }
+                Answer {
+                    header_lines: ALLOW_GET,
+                    ..line
+                }
             }
             Self::RequestTimeout => line(408, "Request Timeout", "request_timeout", "", http),
-            Self::ExpectationFailed => line(417, "Expectation Failed", "expectation_failed", "", http),
+            Self::ExpectationFailed => {
+                line(417, "Expectation Failed", "expectation_failed", "", http)
+            }
             Self::UnsupportedWebSocketVersion => {
-                let line = line(426, "Upgrade Required", "unsupported_websocket_version", "", websocket);
-                Answer { header_lines: VERSION_13, ..line }
+                let line = line(
+                    426,
+                    "Upgrade Required",
+                    "unsupported_websocket_version",
+                    "",
+                    websocket,
+                );
+                Answer {
+                    header_lines: VERSION_13,
+                    ..line
+                }
             }
-            Self::HeadersTooLarge => line(431, "Request Header Fields Too Large", "headers_too_large", "", http),
+            Self::HeadersTooLarge => line(
+                431,
+                "Request Header Fields Too Large",
+                "headers_too_large",
+                "",
+                http,
+            ),
             Self::InternalError => line(500, "Internal Server Error", "internal_error", "", http),
-            Self::NotImplemented => {
-                line(501, "Not Implemented", "not_implemented", "plain HTTP requests are not implemented yet", http)
-            }
+            Self::NotImplemented => line(
+                501,
+                "Not Implemented",
+                "not_implemented",
+                "plain HTTP requests are not implemented yet",
+                http,
+            ),
             Self::UpstreamUnavailable(_) => line(
                 502,
                 "Bad Gateway",
@@ -182,7 +215,12 @@ pub struct ErrorBody<'a> {
 impl Answer {
     /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
     pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
-        let body = ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
+        let body = ErrorBody {
+            error: self.code,
+            status: self.status,
+            message: self.message,
+            request_id,
+        };
         // A body of fixed texts and a checked identifier always serialises.
         let mut body = serde_json::to_vec(&body).unwrap_or_default();
         body.push(b'\n');
@@ -198,7 +236,11 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
-            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
+            if close {
+                "Connection: close\r\n\r\n"
+            } else {
+                "\r\n"
+            },
         ] {
             out.extend_from_slice(part.as_bytes());
         }

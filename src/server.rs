@@ -60,7 +60,6 @@ impl std::error::Error for StartError {}
 pub struct Server {
     process: Arc<Process>,
     policy: Published<Policy>,
-    metrics: Arc<Metrics>,
     events: EventSender,
     writer: EventWriter,
     cores: Vec<RunningCore>,
@@ -94,42 +93,95 @@ pub fn connections_max(configured: u32, descriptors: u64) -> u32 {
         return configured;
     }
     let pairs = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
-    u32::try_from(pairs).unwrap_or(u32::MAX).clamp(16, 1_048_576)
+    u32::try_from(pairs)
+        .unwrap_or(u32::MAX)
+        .clamp(16, 1_048_576)
 }
 
 /// Raises the soft descriptor limit to the hard one and returns it.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: limit.maximum });
-    if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) }
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(hard),
+            maximum: limit.maximum,
+        },
+    );
+    if raised.is_ok() {
+        hard
+    } else {
+        limit.current.unwrap_or(hard)
+    }
 }
 
 impl Server {
     /// Starts serving. `source` is what a reload reads; `out` takes the event lines.
-    pub fn start(config: Config, source: Option<Source>, out: impl Write + Send + 'static) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        source: Option<Source>,
+        out: impl Write + Send + 'static,
+    ) -> Result<Self, StartError> {
         let started = clock::now();
         let descriptors = raise_descriptor_limit();
         let connections_max = connections_max(config.server.max_connections, descriptors);
         let cpus = usable_cpus();
-        let workers = if config.server.workers == 0 { cpus.len().max(1) } else { usize::from(config.server.workers) };
-        let (listeners, listen) = bind(SocketAddr::new(config.server.host, config.server.port), workers)?;
+        let workers = if config.server.workers == 0 {
+            cpus.len().max(1)
+        } else {
+            usize::from(config.server.workers)
+        };
+        let (listeners, listen) = bind(
+            SocketAddr::new(config.server.host, config.server.port),
+            workers,
+        )?;
         let metrics = Arc::new(Metrics::new(workers));
-        let (events, writer) = event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
+        let (events, writer) =
+            event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
         let pin = config.server.pin_cores.then_some(cpus.as_slice());
         let (mode, driver, seats) = seat_cores(config.server.driver, workers, pin)?;
-        tracing::info!(driver = driver.name, mode = driver.mode, reason = driver.reason, workers, "driver chosen");
+        tracing::info!(
+            driver = driver.name,
+            mode = driver.mode,
+            reason = driver.reason,
+            workers,
+            "driver chosen"
+        );
         tracing::info!(descriptors, max_connections = connections_max, "limits");
-        let addresses = control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
+        let addresses =
+            control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
         let policy = Published::new(Policy::new(config, addresses));
-        let process = Arc::new(Process::new(started, listen, workers, driver, connections_max));
+        let process = Arc::new(Process::new(
+            started,
+            listen,
+            workers,
+            driver,
+            connections_max,
+        ));
         let (notify, notices) = mpsc::channel();
-        let parts = CoreParts { number: 0, mode, process: Arc::clone(&process), metrics: Arc::clone(&metrics), events: events.clone() };
+        let parts = CoreParts {
+            number: 0,
+            mode,
+            process: Arc::clone(&process),
+            metrics: Arc::clone(&metrics),
+            events: events.clone(),
+        };
         let cores = seats
             .into_iter()
             .zip(listeners)
             .enumerate()
-            .map(|(number, (seat, listener))| seat.run(CoreParts { number, ..parts.clone() }, &policy, listener, notify.clone()))
+            .map(|(number, (seat, listener))| {
+                seat.run(
+                    CoreParts {
+                        number,
+                        ..parts.clone()
+                    },
+                    &policy,
+                    listener,
+                    notify.clone(),
+                )
+            })
             .collect();
         drop(parts);
         let control = ControlParts {
@@ -139,7 +191,15 @@ impl Server {
             metrics: Arc::clone(&metrics.control),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
-        let server = Self { process, policy, metrics, events, writer, cores, notices, notify };
+        let server = Self {
+            process,
+            policy,
+            events,
+            writer,
+            cores,
+            notices,
+            notify,
+        };
         server.announce();
         Ok(server)
     }
@@ -178,12 +238,18 @@ impl Server {
         let signal = loop {
             match self.notices.recv() {
                 Ok(Notice::Signal(signal)) => break signal,
-                Ok(Notice::CoreEnded(ended)) => tracing::error!(error = ?ended.err(), "a core ended before the shutdown"),
+                Ok(Notice::CoreEnded(ended)) => {
+                    tracing::error!(error = ?ended.err(), "a core ended before the shutdown")
+                }
                 // Impossible while this thread holds a sender; then there is nothing left to wait for.
                 Err(_) => break libc::SIGTERM,
             }
         };
-        let reason = if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" };
+        let reason = if signal == libc::SIGINT {
+            "SIGINT"
+        } else {
+            "SIGTERM"
+        };
         tracing::info!(reason, "draining");
         self.process.enter(Phase::Draining);
         let time = self.policy.current().config.server.drain_timeout;
@@ -212,13 +278,17 @@ impl Server {
             // A panic of a core was reported when it happened.
             let _ = core.thread.join();
         }
-        let uptime_seconds = clock::now().saturating_duration_since(self.process.started).as_secs();
-        let event = Event::ProxyStopped { reason, tunnels_closed, uptime_seconds };
+        let uptime_seconds = clock::now()
+            .saturating_duration_since(self.process.started)
+            .as_secs();
+        let event = Event::ProxyStopped {
+            reason,
+            tunnels_closed,
+            uptime_seconds,
+        };
         self.events.send(&event, clock::wall());
         tracing::info!(reason, tunnels_closed, uptime_seconds, "stopped");
-        self.events.end();
         self.writer.finish(EVENTS_END);
-        drop(self.metrics);
     }
 }
 
@@ -228,14 +298,20 @@ fn bind(wanted: SocketAddr, workers: usize) -> Result<(Vec<TcpListener>, SocketA
     let mut listeners = Vec::with_capacity(workers);
     for _ in 0..workers {
         let listener = listen(address).map_err(|error| StartError::Listen(wanted, error))?;
-        address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
+        address = listener
+            .local_addr()
+            .map_err(|error| StartError::Listen(wanted, error))?;
         listeners.push(listener);
     }
     Ok((listeners, address))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
@@ -246,7 +322,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Processors this process may run on.
 fn usable_cpus() -> Vec<usize> {
     match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+        Ok(set) => (0..CpuSet::MAX_CPU)
+            .filter(|&cpu| set.is_set(cpu))
+            .collect(),
         Err(_) => (0..std::thread::available_parallelism().map_or(1, Into::into)).collect(),
     }
 }
@@ -266,16 +344,35 @@ struct Begin {
 }
 
 impl Seat {
-    fn run(self, parts: CoreParts, policy: &Published<Policy>, listener: TcpListener, notify: mpsc::Sender<Notice>) -> RunningCore {
+    fn run(
+        self,
+        parts: CoreParts,
+        policy: &Published<Policy>,
+        listener: TcpListener,
+        notify: mpsc::Sender<Notice>,
+    ) -> RunningCore {
         let (sender, commands) = flume::bounded(4);
         // The thread waits for nothing else; it is gone only after a panic, which ends the start loudly anyway.
-        let _ = self.begin.send(Begin { parts, policy: policy.reader(), listener, commands, notify });
-        RunningCore { commands: sender, thread: self.thread }
+        let _ = self.begin.send(Begin {
+            parts,
+            policy: policy.reader(),
+            listener,
+            commands,
+            notify,
+        });
+        RunningCore {
+            commands: sender,
+            thread: self.thread,
+        }
     }
 }
 
 /// Tries the drivers in their order until every core has a working runtime on its own thread.
-fn seat_cores(choice: DriverChoice, workers: usize, pin: Option<&[usize]>) -> Result<(Mode, DriverReport, Vec<Seat>), StartError> {
+fn seat_cores(
+    choice: DriverChoice,
+    workers: usize,
+    pin: Option<&[usize]>,
+) -> Result<(Mode, DriverReport, Vec<Seat>), StartError> {
     let mut attempts: Vec<String> = Vec::new();
     for &mode in Mode::ladder(choice) {
         match seat_all(mode, workers, pin) {
@@ -285,7 +382,15 @@ fn seat_cores(choice: DriverChoice, workers: usize, pin: Option<&[usize]>) -> Re
                     (Mode::Epoll, _, None) => "server.driver is epoll".to_owned(),
                     (_, _, None) => format!("{} works", mode.described()),
                 };
-                return Ok((mode, DriverReport { name: mode.name(), mode: mode.label(), reason }, seats));
+                return Ok((
+                    mode,
+                    DriverReport {
+                        name: mode.name(),
+                        mode: mode.label(),
+                        reason,
+                    },
+                    seats,
+                ));
             }
             Err(error) => attempts.push(format!("{}: {}", mode.call(), error_name(&error))),
         }
@@ -300,27 +405,43 @@ fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec
         let (begin, begun) = mpsc::channel::<Begin>();
         let report = report.clone();
         let cpu = pin.and_then(|cpus| cpus.get(number % cpus.len().max(1)).copied());
-        let thread = std::thread::Builder::new().name(format!("vw-core-{number}")).spawn(move || {
-            pin_to(cpu);
-            let built = CoreRuntime::build(mode);
-            let (runtime, outcome) = match built {
-                Ok(runtime) => (Some(runtime), Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            drop((report.send(outcome), report));
-            if let (Some(mut runtime), Ok(begin)) = (runtime, begun.recv()) {
-                let Begin { parts, policy, listener, commands, notify } = begin;
-                let ended = runtime.block_on(core::run(parts, policy, listener, commands));
-                // Nobody waits for it when a second signal has ended the process.
-                let _ = notify.send(Notice::CoreEnded(ended));
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(format!("vw-core-{number}"))
+            .spawn(move || {
+                pin_to(cpu);
+                let built = CoreRuntime::build(mode);
+                let (runtime, outcome) = match built {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                drop((report.send(outcome), report));
+                if let (Some(mut runtime), Ok(begin)) = (runtime, begun.recv()) {
+                    let Begin {
+                        parts,
+                        policy,
+                        listener,
+                        commands,
+                        notify,
+                    } = begin;
+                    let ended = runtime.block_on(core::run(parts, policy, listener, commands));
+                    // Nobody waits for it when a second signal has ended the process.
+                    let _ = notify.send(Notice::CoreEnded(ended));
+                }
+            })?;
         seats.push(Seat { begin, thread });
     }
     drop(report);
     // A thread that dies without a report closes the channel, which counts as a failure.
-    let working = reports.iter().take(workers).collect::<io::Result<Vec<()>>>()?.len();
-    if working == workers { Ok(seats) } else { Err(io::ErrorKind::Other.into()) }
+    let working = reports
+        .iter()
+        .take(workers)
+        .collect::<io::Result<Vec<()>>>()?
+        .len();
+    if working == workers {
+        Ok(seats)
+    } else {
+        Err(io::ErrorKind::Other.into())
+    }
 }
 
 fn pin_to(cpu: Option<usize>) {

@@ -2,7 +2,10 @@
 //! No policy, no branching on what a call returned; every block says why it is sound.
 //! Called by `proxy::stream` and `proxy::tunnels`.
 
-#![expect(unsafe_code, reason = "the one place for it; every block below states why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "the one place for it; every block below states why it is sound"
+)]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -35,10 +38,17 @@ pub(crate) struct Acknowledgement {
 /// Reads `TCP_INFO`.
 pub(crate) fn acknowledgement(fd: BorrowedFd<'_>) -> io::Result<Acknowledgement> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(libc::socklen_t::MAX);
+    let mut length =
+        libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(libc::socklen_t::MAX);
     // SAFETY: the pointer and the length describe `info`, which lives until after the call; the kernel writes at most `length` bytes.
     let result = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -56,5 +66,9 @@ pub(crate) fn send_queue_bytes(fd: BorrowedFd<'_>) -> io::Result<u32> {
     let mut queued: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which is valid for the call.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-    if result == 0 { Ok(u32::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(u32::try_from(queued).unwrap_or(0))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

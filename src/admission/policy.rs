@@ -74,12 +74,23 @@ impl Policy {
     pub fn new(config: Config, addresses: Addresses) -> Self {
         let (upstream_url, upstream_authority) = match &config.upstream.target {
             UpstreamTarget::Tcp { host, port } => {
-                let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                let authority = if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                };
                 (format!("http://{authority}"), authority)
             }
-            UpstreamTarget::Unix(path) => (format!("unix:{}", path.display()), "localhost".to_owned()),
+            UpstreamTarget::Unix(path) => {
+                (format!("unix:{}", path.display()), "localhost".to_owned())
+            }
         };
-        let patterns = config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
+        let patterns = config
+            .telemetry
+            .path_patterns
+            .iter()
+            .map(|pattern| pattern.as_str().into())
+            .collect();
         Self {
             config,
             upstream_url: upstream_url.into(),
@@ -94,20 +105,36 @@ impl Policy {
     /// Where the request comes from.
     pub fn origin(&self, head: &RequestHead<'_>, peer: IpAddr) -> Origin {
         let peer = peer.to_canonical();
-        let (client, peer_trusted) = client_address(peer, head.header("x-forwarded-for"), &self.config.server.trusted_proxies);
-        Origin { peer, client, peer_trusted }
+        let (client, peer_trusted) = client_address(
+            peer,
+            head.header("x-forwarded-for"),
+            &self.config.server.trusted_proxies,
+        );
+        Origin {
+            peer,
+            client,
+            peer_trusted,
+        }
     }
 
     /// The checks, in the order of the contract; the first refusal ends it. In the open case there is nothing to refuse:
     /// address filter, per-address limits, origin, authentication and per-user limits take their places here.
-    #[expect(clippy::unnecessary_wraps, reason = "every check that joins can refuse")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "every check that joins can refuse"
+    )]
     pub fn admit(&self, _head: &RequestHead<'_>, _origin: &Origin) -> Result<Admitted, Refusal> {
-        Ok(Admitted { identity: Identity::Anonymous })
+        Ok(Admitted {
+            identity: Identity::Anonymous,
+        })
     }
 
     /// The label `path_pattern`: the first of `telemetry.path_patterns` that matches, else `other`.
     pub fn path_pattern(&self, path: &str) -> &Arc<str> {
-        self.patterns.iter().find(|pattern| matches_pattern(pattern, path)).unwrap_or(&self.other)
+        self.patterns
+            .iter()
+            .find(|pattern| matches_pattern(pattern, path))
+            .unwrap_or(&self.other)
     }
 
     /// The label of metrics that have no `path_pattern`.
@@ -122,7 +149,8 @@ fn matches_pattern(pattern: &str, path: &str) -> bool {
     loop {
         match (wanted.next(), found.next()) {
             (None, None) => return true,
-            (Some(wanted), Some(found)) if wanted == found || (wanted.starts_with(':') && !found.is_empty()) => {}
+            (Some(wanted), Some(found))
+                if wanted == found || (wanted.starts_with(':') && !found.is_empty()) => {}
             _ => return false,
         }
     }

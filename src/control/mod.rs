@@ -47,7 +47,9 @@ pub fn start<N: From<Notice> + Send + 'static>(
     parts: ControlParts,
     notices: mpsc::Sender<N>,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     // Signals are caught from here on, not from some later moment on the new thread.
     let signals = {
         let _entered = runtime.enter();
@@ -64,7 +66,9 @@ pub fn start<N: From<Notice> + Send + 'static>(
 
 /// The addresses of the upstream for the start, before the control thread runs. A name that does not resolve has none.
 pub fn first_addresses(target: &UpstreamTarget) -> io::Result<Addresses> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let addresses = runtime.block_on(resolve::resolve(target));
     // A resolver that hangs keeps its thread for a while; the start does not wait for it.
     runtime.shutdown_background();
@@ -79,8 +83,13 @@ struct Signals {
 
 async fn run<N: From<Notice>>(parts: ControlParts, mut signals: Signals, notices: mpsc::Sender<N>) {
     let (changed, mut changes) = changes::channel(16);
-    let mut watcher =
-        parts.policy.current().config.path.as_deref().and_then(|path| watch::start(path, changed));
+    let mut watcher = parts
+        .policy
+        .current()
+        .config
+        .path
+        .as_deref()
+        .and_then(|path| watch::start(path, changed));
     let mut reload = Reload::new(parts);
     let mut settled: Option<Instant> = None;
     let mut resolve_at = Instant::now() + resolve::FIRST_AFTER;

@@ -54,12 +54,20 @@ impl Reload {
     }
 
     fn read(&self) -> Option<Vec<u8>> {
-        self.parts.policy.current().config.path.as_ref().and_then(|path| std::fs::read(path).ok())
+        self.parts
+            .policy
+            .current()
+            .config
+            .path
+            .as_ref()
+            .and_then(|path| std::fs::read(path).ok())
     }
 
     /// Loads, validates, publishes.
     pub(super) async fn run(&mut self, trigger: Trigger) {
-        let Some(source) = self.parts.source.clone() else { return };
+        let Some(source) = self.parts.source.clone() else {
+            return;
+        };
         let begun = clock::now();
         self.seen = self.read();
         // On another thread: a hanging network file system must not hold signals up.
@@ -79,7 +87,10 @@ impl Reload {
         let restart_required = current.config.restart_required(&loaded.config);
         if !restart_required.is_empty() {
             let keys = restart_required.join(", ");
-            tracing::warn!(keys, "these changes need a restart; the old values stay in force");
+            tracing::warn!(
+                keys,
+                "these changes need a restart; the old values stay in force"
+            );
         }
         let next = current.config.keep_startup_values(loaded.config);
         let addresses = if next.upstream == current.config.upstream {
@@ -116,7 +127,12 @@ impl Reload {
 
     fn path(&self) -> String {
         let policy = self.parts.policy.current();
-        policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+        policy
+            .config
+            .path
+            .as_ref()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default()
     }
 
     /// Asks for the addresses of the upstream again; returns after which time to do it next.
@@ -133,7 +149,9 @@ impl Reload {
         if found != current.addresses {
             let upstream = &*current.upstream_url;
             tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
-            self.parts.policy.publish(Policy::new(current.config.clone(), found));
+            self.parts
+                .policy
+                .publish(Policy::new(current.config.clone(), found));
         }
         resolve::AGAIN_AFTER
     }

@@ -29,11 +29,13 @@ pub(super) fn name_of(target: &UpstreamTarget) -> Option<(&str, u16)> {
 pub(super) async fn resolve(target: &UpstreamTarget) -> Addresses {
     match target {
         UpstreamTarget::Unix(path) => Addresses::Unix(path.clone()),
-        UpstreamTarget::Tcp { host, port } => Addresses::Tcp(match (host.parse(), name_of(target)) {
-            (Ok(ip), _) => vec![SocketAddr::new(ip, *port)],
-            (_, Some(name)) => look_up(name).await,
-            _ => Vec::new(),
-        }),
+        UpstreamTarget::Tcp { host, port } => {
+            Addresses::Tcp(match (host.parse(), name_of(target)) {
+                (Ok(ip), _) => vec![SocketAddr::new(ip, *port)],
+                (_, Some(name)) => look_up(name).await,
+                _ => Vec::new(),
+            })
+        }
     }
 }
 
@@ -51,7 +53,10 @@ async fn look_up(name: (&str, u16)) -> Vec<SocketAddr> {
             tracing::warn!(host = name.0, %error, "the name of the upstream does not resolve");
         }
         Err(_) => {
-            tracing::warn!(host = name.0, "resolving the name of the upstream takes too long");
+            tracing::warn!(
+                host = name.0,
+                "resolving the name of the upstream takes too long"
+            );
         }
     }
     addresses

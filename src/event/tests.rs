@@ -1,7 +1,12 @@
 use super::*;
 
 fn facts() -> RequestFacts<'static> {
-    RequestFacts { client: IpAddr::from([192, 0, 2, 7]), method: Some("GET"), path: Some("/ws"), request_id: "req_ABCDEFGHIJKL" }
+    RequestFacts {
+        client: IpAddr::from([192, 0, 2, 7]),
+        method: Some("GET"),
+        path: Some("/ws"),
+        request_id: "req_ABCDEFGHIJKL",
+    }
 }
 
 fn text(event: &Event<'_>) -> String {
@@ -35,10 +40,28 @@ fn the_envelope_has_the_keys_of_the_contract_in_their_order() {
 fn payload_keys_are_alphabetical_in_every_event() {
     let lists = ["upstream.prot: unknown key".to_owned()];
     let events = [
-        Event::RequestBlocked { request: facts(), blocked_by: "http", reason: "bad_request", status_code: 400 },
-        Event::UpstreamTimeout { request: facts(), timeout_ms: 300 },
-        Event::UpstreamUnavailable { request: facts(), error: "refused", upstream: "http://localhost:3000" },
-        Event::WebSocketClosed { request: facts(), bytes_to_client: 1, bytes_to_upstream: 2, duration_ms: 3, reason: "drained" },
+        Event::RequestBlocked {
+            request: facts(),
+            blocked_by: "http",
+            reason: "bad_request",
+            status_code: 400,
+        },
+        Event::UpstreamTimeout {
+            request: facts(),
+            timeout_ms: 300,
+        },
+        Event::UpstreamUnavailable {
+            request: facts(),
+            error: "refused",
+            upstream: "http://localhost:3000",
+        },
+        Event::WebSocketClosed {
+            request: facts(),
+            bytes_to_client: 1,
+            bytes_to_upstream: 2,
+            duration_ms: 3,
+            reason: "drained",
+        },
         Event::ProxyStarted {
             driver: "epoll",
             driver_reason: "asked for",
@@ -47,15 +70,32 @@ fn payload_keys_are_alphabetical_in_every_event() {
             version: "0",
             workers: 1,
         },
-        Event::ProxyStopped { reason: "SIGTERM", tunnels_closed: 0, uptime_seconds: 9 },
-        Event::ConfigReloaded { config_path: "p", duration_ms: 1, restart_required: &["server.port"], trigger_source: "signal" },
-        Event::ConfigReloadFailed { config_path: "p", reason: "r", trigger_source: "signal", validation_errors: &lists },
+        Event::ProxyStopped {
+            reason: "SIGTERM",
+            tunnels_closed: 0,
+            uptime_seconds: 9,
+        },
+        Event::ConfigReloaded {
+            config_path: "p",
+            duration_ms: 1,
+            restart_required: &["server.port"],
+            trigger_source: "signal",
+        },
+        Event::ConfigReloadFailed {
+            config_path: "p",
+            reason: "r",
+            trigger_source: "signal",
+            validation_errors: &lists,
+        },
     ];
     for event in events {
         let line = text(&event);
         let (_, rest) = line.split_once("\"payload\":{").unwrap_or_default();
         let (payload, _) = rest.split_once('}').unwrap_or_default();
-        let keys: Vec<&str> = payload.split(",\"").filter_map(|part| part.split_once("\":").map(|(key, _)| key.trim_matches('"'))).collect();
+        let keys: Vec<&str> = payload
+            .split(",\"")
+            .filter_map(|part| part.split_once("\":").map(|(key, _)| key.trim_matches('"')))
+            .collect();
         let mut sorted = keys.clone();
         sorted.sort_unstable();
         assert!(!keys.is_empty() && keys == sorted, "{line}");
@@ -65,17 +105,36 @@ fn payload_keys_are_alphabetical_in_every_event() {
 #[test]
 fn a_summary_stays_under_two_hundred_characters() {
     let path = format!("/{}", "é".repeat(400));
-    let request = RequestFacts { path: Some(&path), ..facts() };
-    let line = text(&Event::UpstreamTimeout { request, timeout_ms: 1_500 });
+    let request = RequestFacts {
+        path: Some(&path),
+        ..facts()
+    };
+    let line = text(&Event::UpstreamTimeout {
+        request,
+        timeout_ms: 1_500,
+    });
     let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-    assert_eq!(value["ai_summary"].as_str().map(|summary| summary.chars().count()), Some(200));
+    assert_eq!(
+        value["ai_summary"]
+            .as_str()
+            .map(|summary| summary.chars().count()),
+        Some(200)
+    );
     assert_eq!(value["payload"]["timeout_seconds"].as_f64(), Some(1.5));
 }
 
 #[test]
 fn control_characters_never_reach_the_log_raw() {
-    let request = RequestFacts { path: Some("/a\r\n\u{1b}[31m"), ..facts() };
-    let line = text(&Event::RequestBlocked { request, blocked_by: "http", reason: "bad_request", status_code: 400 });
+    let request = RequestFacts {
+        path: Some("/a\r\n\u{1b}[31m"),
+        ..facts()
+    };
+    let line = text(&Event::RequestBlocked {
+        request,
+        blocked_by: "http",
+        reason: "bad_request",
+        status_code: 400,
+    });
     assert_eq!(line.matches('\n').count(), 1);
     assert!(!line.contains('\r') && !line.contains('\u{1b}'));
 }

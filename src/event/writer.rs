@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,22 +29,29 @@ pub struct EventSender {
 impl EventSender {
     /// Writes one event. `at` is the wall-clock time of the event.
     pub fn send(&self, event: &Event<'_>, at: jiff::Timestamp) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(event.to_line(at)) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.queue.try_send(event.to_line(at))
+        {
             self.metrics.queue_full.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The writing thread; it ends when every [`EventSender`] is gone and the queue is empty.
+/// The writing thread.
 #[derive(Debug)]
 pub struct EventWriter {
     thread: JoinHandle<()>,
+    ending: Arc<AtomicBool>,
+    wake: SyncSender<Vec<u8>>,
     done: Receiver<()>,
 }
 
 impl EventWriter {
-    /// Waits until everything is written, at most `limit`. Call it after the last sender was dropped.
+    /// Waits until everything that was sent before is written, at most `limit`; later lines are lost.
     pub fn finish(self, limit: Duration) {
+        self.ending.store(true, Ordering::Release);
+        // An empty line wakes a writer that waits; a full queue has woken it already.
+        let _ = self.wake.try_send(Vec::new());
         if self.done.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) {
             // The thread has nothing left to do but to return.
             let _ = self.thread.join();
@@ -53,16 +60,38 @@ impl EventWriter {
 }
 
 /// Starts the writer on `out`.
-pub fn start(out: impl Write + Send + 'static, metrics: Arc<EventLogMetrics>) -> io::Result<(EventSender, EventWriter)> {
+pub fn start(
+    out: impl Write + Send + 'static,
+    metrics: Arc<EventLogMetrics>,
+) -> io::Result<(EventSender, EventWriter)> {
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let (finished, done) = sync_channel(1);
     let counted = Arc::clone(&metrics);
-    let thread = std::thread::Builder::new().name("vw-events".into()).spawn(move || {
-        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics: counted }.run(&lines);
-        // The receiver is gone when nobody waits for the end.
-        let _ = finished.send(());
-    })?;
-    Ok((EventSender { queue, metrics }, EventWriter { thread, done }))
+    let ending = Arc::new(AtomicBool::new(false));
+    let asked_to_end = Arc::clone(&ending);
+    let wake = queue.clone();
+    let thread = std::thread::Builder::new()
+        .name("vw-events".into())
+        .spawn(move || {
+            Sink {
+                out,
+                pending: Vec::with_capacity(BATCH_BYTES),
+                line_cut: 0,
+                metrics: counted,
+            }
+            .run(&lines, &asked_to_end);
+            // The receiver is gone when nobody waits for the end.
+            let _ = finished.send(());
+        })?;
+    Ok((
+        EventSender { queue, metrics },
+        EventWriter {
+            thread,
+            ending,
+            wake,
+            done,
+        },
+    ))
 }
 
 struct Sink<W> {
@@ -74,17 +103,25 @@ struct Sink<W> {
 }
 
 impl<W: Write> Sink<W> {
-    fn run(&mut self, lines: &Receiver<Vec<u8>>) {
+    fn run(&mut self, lines: &Receiver<Vec<u8>>, ending: &AtomicBool) {
         while let Ok(first) = lines.recv() {
             self.pending.extend_from_slice(&first);
-            std::thread::sleep(GATHER);
-            while self.pending.len() < BATCH_BYTES {
+            if !ending.load(Ordering::Acquire) {
+                std::thread::sleep(GATHER);
+            }
+            let emptied = loop {
                 match lines.try_recv() {
                     Ok(line) => self.pending.extend_from_slice(&line),
-                    Err(_) => break,
+                    Err(_) => break true,
                 }
-            }
+                if self.pending.len() >= BATCH_BYTES {
+                    break false;
+                }
+            };
             self.write_out();
+            if emptied && ending.load(Ordering::Acquire) {
+                return;
+            }
         }
     }
 
@@ -105,10 +142,28 @@ impl<W: Write> Sink<W> {
 
     fn drop_after(&mut self, written: usize) {
         let rest = self.pending.get(written..).unwrap_or_default();
-        let at_line_start = if written == 0 { self.line_cut == 0 } else { self.pending.get(written - 1) == Some(&b'\n') };
-        let keep = if at_line_start { 0 } else { rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1) };
-        let dropped = rest.get(keep..).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
-        self.metrics.write_error.fetch_add(u64::try_from(dropped).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let at_line_start = if written == 0 {
+            self.line_cut == 0
+        } else {
+            self.pending.get(written - 1) == Some(&b'\n')
+        };
+        let keep = if at_line_start {
+            0
+        } else {
+            rest.iter()
+                .position(|&byte| byte == b'\n')
+                .map_or(rest.len(), |end| end + 1)
+        };
+        let dropped = rest
+            .get(keep..)
+            .unwrap_or_default()
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        self.metrics.write_error.fetch_add(
+            u64::try_from(dropped).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
         self.pending.truncate(written + keep);
         self.pending.drain(..written);
         self.line_cut = keep;
@@ -154,7 +209,12 @@ mod tests {
             let disk = Disk::default();
             disk.with(|state| state.1 = room);
             let metrics = Arc::new(EventLogMetrics::default());
-            let mut sink = Sink { out: disk.clone(), pending: Vec::new(), line_cut: 0, metrics: Arc::clone(&metrics) };
+            let mut sink = Sink {
+                out: disk.clone(),
+                pending: Vec::new(),
+                line_cut: 0,
+                metrics: Arc::clone(&metrics),
+            };
             let batch: Vec<String> = (0..4).map(|n| format!("line-{n}\n")).collect();
             sink.pending.extend_from_slice(batch.concat().as_bytes());
             sink.write_out();
@@ -165,10 +225,19 @@ mod tests {
             sink.pending.extend_from_slice(b"later-2\n");
             sink.write_out();
             let stored = disk.with(|state| String::from_utf8_lossy(&state.0).into_owned());
-            let whole = stored.lines().all(|line| line == "later-1" || line == "later-2" || batch.contains(&format!("{line}\n")));
-            assert!(whole && stored.ends_with("later-2\n"), "room {room}: {stored:?}");
+            let whole = stored.lines().all(|line| {
+                line == "later-1" || line == "later-2" || batch.contains(&format!("{line}\n"))
+            });
+            assert!(
+                whole && stored.ends_with("later-2\n"),
+                "room {room}: {stored:?}"
+            );
             let lost = metrics.write_error.load(Ordering::Relaxed);
-            assert_eq!(lost + stored.lines().count() as u64, 6, "room {room}: {stored:?}");
+            assert_eq!(
+                lost + stored.lines().count() as u64,
+                6,
+                "room {room}: {stored:?}"
+            );
         }
     }
 
@@ -187,13 +256,19 @@ mod tests {
             }
         }
         let metrics = Arc::new(EventLogMetrics::default());
-        let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else { panic!("no thread") };
-        let event = Event::ProxyStopped { reason: "test", tunnels_closed: 0, uptime_seconds: 0 };
+        let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else {
+            panic!("no thread")
+        };
+        let event = Event::ProxyStopped {
+            reason: "test",
+            tunnels_closed: 0,
+            uptime_seconds: 0,
+        };
         for _ in 0..QUEUE_LINES + 3_000 {
             sender.send(&event, jiff::Timestamp::UNIX_EPOCH);
         }
         assert!(metrics.queue_full.load(Ordering::Relaxed) > 0);
-        drop((blocked, sender));
+        drop(blocked);
         writer.finish(Duration::from_secs(20));
     }
 }

@@ -39,7 +39,12 @@ pub(crate) struct Facts {
 
 impl Facts {
     fn unread(client: IpAddr) -> Self {
-        Self { client, method: None, path: None, request_id: new_request_id() }
+        Self {
+            client,
+            method: None,
+            path: None,
+            request_id: new_request_id(),
+        }
     }
 
     fn request(&self) -> RequestFacts<'_> {
@@ -52,12 +57,15 @@ impl Facts {
     }
 }
 
-/// Where a client connection goes after one request.
+/// What a client connection is after its last request.
 enum Next {
     /// The client's connection carries a tunnel from now on.
-    Tunnel { upstream: Socket, upstream_is_tcp: bool, facts: Facts, opened: Instant },
-    /// The next request.
-    Request,
+    Tunnel {
+        upstream: Socket,
+        upstream_is_tcp: bool,
+        facts: Facts,
+        opened: Instant,
+    },
     /// Nothing more is served.
     Close,
 }
@@ -77,21 +85,42 @@ pub(crate) struct Attempt {
 }
 
 /// Serves one client connection to its end. A defect ends this connection and nothing else.
-pub(crate) async fn serve(core: Rc<Core>, place: ConnectionPlace, client: Socket, peer: SocketAddr) {
+pub(crate) async fn serve(
+    core: Rc<Core>,
+    place: ConnectionPlace,
+    client: Socket,
+    peer: SocketAddr,
+) {
     let peer = peer.ip().to_canonical();
     // Boxed, so that an idle tunnel does not carry the largest state of a handshake along.
     let next = caught(Box::pin(requests(&core, &client, peer))).await;
     match next {
-        Some(Next::Tunnel { upstream, upstream_is_tcp, facts, opened }) => {
+        Some(Next::Tunnel {
+            upstream,
+            upstream_is_tcp,
+            facts,
+            opened,
+        }) => {
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            if caught(serve_tunnel(&core, &tunnel, &facts, opened)).await.is_none() {
+            if caught(serve_tunnel(&core, &tunnel, &facts, opened))
+                .await
+                .is_none()
+            {
                 core.metrics.task_panics.add(1);
             }
         }
-        Some(Next::Request | Next::Close) => {}
+        Some(Next::Close) => {}
         None => {
             core.metrics.task_panics.add(1);
-            refuse(&core, &client, &core.policy(), &Facts::unread(peer), Refusal::InternalError, false).await;
+            refuse(
+                &core,
+                &client,
+                &core.policy(),
+                &Facts::unread(peer),
+                Refusal::InternalError,
+                false,
+            )
+            .await;
         }
     }
     drop(place);
@@ -105,13 +134,25 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
             Ok(head_bytes) => head_bytes,
             Err(HeadEnd::Left) => return Next::Close,
             Err(HeadEnd::Refused(refusal)) => {
-                refuse(core, client, &core.policy(), &Facts::unread(peer), refusal, false).await;
+                refuse(
+                    core,
+                    client,
+                    &core.policy(),
+                    &Facts::unread(peer),
+                    refusal,
+                    false,
+                )
+                .await;
                 return Next::Close;
             }
         };
         let policy = core.policy();
         let started = clock::now();
-        let next = match judge(&policy, buffer.filled().get(..head_bytes).unwrap_or_default(), peer) {
+        let goes_on = match judge(
+            &policy,
+            buffer.filled().get(..head_bytes).unwrap_or_default(),
+            peer,
+        ) {
             Ok(Judged::Own(request)) => {
                 buffer.consume(head_bytes);
                 own_endpoint::answer(core, client, &policy, &request).await
@@ -126,7 +167,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
                 return Next::Close;
             }
         };
-        if !next {
+        if !goes_on {
             return Next::Close;
         }
         first = false;
@@ -139,19 +180,29 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal,
     let origin = policy.origin(&parsed, peer);
     let request_id = forward::request_id(&parsed).map_or_else(new_request_id, Into::into);
     let path = parsed.path();
-    let facts = Facts { client: origin.client, method: Some(parsed.method.into()), path: Some(path.into()), request_id };
+    let facts = Facts {
+        client: origin.client,
+        method: Some(parsed.method.into()),
+        path: Some(path.into()),
+        request_id,
+    };
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
         Err(error) => return Err((error.into(), facts)),
     };
     if parsed.is_own_endpoint() {
-        return Ok(Judged::Own(own_endpoint::Request::of(&parsed, facts.request_id)));
+        return Ok(Judged::Own(own_endpoint::Request::of(
+            &parsed,
+            facts.request_id,
+        )));
     }
     let admitted = match policy.admit(&parsed, &origin) {
         Ok(admitted) => admitted,
         Err(refusal) => return Err((refusal, facts)),
     };
-    let Some(upgrade) = upgrade else { return Err((Refusal::NotImplemented, facts)) };
+    let Some(upgrade) = upgrade else {
+        return Err((Refusal::NotImplemented, facts));
+    };
     let forwarding = Forwarding {
         client: origin.client,
         peer: origin.peer,
@@ -165,7 +216,12 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal,
     };
     let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
     forward::write_request(&mut forwarded_head, &parsed, &forwarding, Purpose::Upgrade);
-    Ok(Judged::Upgrade(Attempt { forwarded_head, accept: upgrade.accept(), head_bytes: head.len(), facts }))
+    Ok(Judged::Upgrade(Attempt {
+        forwarded_head,
+        accept: upgrade.accept(),
+        head_bytes: head.len(),
+        facts,
+    }))
 }
 
 /// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
@@ -185,23 +241,44 @@ async fn upgrade(
     let took = clock::now().saturating_duration_since(started);
     let log = |status_code: u16, bytes_out: u64| {
         let pattern = policy.path_pattern(facts.path.as_deref().unwrap_or_default());
-        core.metrics.requests.count("GET", status_code, pattern, took);
+        core.metrics
+            .requests
+            .count("GET", status_code, pattern, took);
         if policy.config.log.access_log {
             let (bytes_in, duration_ms) = (attempt.head_bytes as u64, milliseconds(took));
             let (request, upstream) = (facts.request(), &*policy.upstream_url);
-            let event =
-                Event::RequestProxied { request, bytes_in, bytes_out, duration_ms, status_code, upstream, websocket: true };
+            let event = Event::RequestProxied {
+                request,
+                bytes_in,
+                bytes_out,
+                duration_ms,
+                status_code,
+                upstream,
+                websocket: true,
+            };
             core.events.send(&event, clock::wall());
         }
     };
     match outcome {
-        Outcome::Opened { upstream, upstream_is_tcp, answer_bytes } => {
+        Outcome::Opened {
+            upstream,
+            upstream_is_tcp,
+            answer_bytes,
+        } => {
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
             log(101, answer_bytes);
-            Next::Tunnel { upstream, upstream_is_tcp, facts, opened: clock::now() }
+            Next::Tunnel {
+                upstream,
+                upstream_is_tcp,
+                facts,
+                opened: clock::now(),
+            }
         }
-        Outcome::Declined { status, answer_bytes } => {
+        Outcome::Declined {
+            status,
+            answer_bytes,
+        } => {
             core.metrics.upgrade(UpgradeResult::Declined);
             log(status, answer_bytes);
             linger(client).await;
@@ -250,11 +327,17 @@ enum HeadEnd {
 
 /// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
 /// first byte and then `server.read_timeout`.
-async fn read_head(core: &Core, client: &Socket, buffer: &mut HeadBuffer<'_>, first: bool) -> Result<usize, HeadEnd> {
+async fn read_head(
+    core: &Core,
+    client: &Socket,
+    buffer: &mut HeadBuffer<'_>,
+    first: bool,
+) -> Result<usize, HeadEnd> {
     let policy = core.policy();
     let server = &policy.config.server;
     let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let limit = |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
+    let limit =
+        |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
     let mut begun = first || !buffer.filled().is_empty();
     let mut deadline = None;
     let mut armed = false;
@@ -272,13 +355,22 @@ async fn read_head(core: &Core, client: &Socket, buffer: &mut HeadBuffer<'_>, fi
             }
             Err(Errno::AGAIN) => {
                 if !armed {
-                    deadline = limit(clock::now(), if begun { server.read_timeout } else { server.idle_timeout });
+                    deadline = limit(
+                        clock::now(),
+                        if begun {
+                            server.read_timeout
+                        } else {
+                            server.idle_timeout
+                        },
+                    );
                     armed = true;
                 }
                 buffer.release_if_empty();
                 match wait_readable(core, client, deadline, begun).await {
                     Ok(()) => {}
-                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => return Err(HeadEnd::Refused(Refusal::RequestTimeout)),
+                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => {
+                        return Err(HeadEnd::Refused(Refusal::RequestTimeout));
+                    }
                     Err(_) => return Err(HeadEnd::Left),
                 }
             }
@@ -293,7 +385,12 @@ enum Stalled {
     Over,
 }
 
-async fn wait_readable(core: &Core, client: &Socket, deadline: Option<Instant>, begun: bool) -> Result<(), Stalled> {
+async fn wait_readable(
+    core: &Core,
+    client: &Socket,
+    deadline: Option<Instant>,
+    begun: bool,
+) -> Result<(), Stalled> {
     let ready = async {
         if begun {
             return client.readable().await.map_err(|_| Stalled::Over);
@@ -307,29 +404,50 @@ async fn wait_readable(core: &Core, client: &Socket, deadline: Option<Instant>, 
         None => ready.await,
         Some(deadline) => {
             let left = deadline.saturating_duration_since(clock::now());
-            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
+            monoio::time::timeout(left, ready)
+                .await
+                .unwrap_or(Err(Stalled::Deadline))
         }
     }
 }
 
 /// The one place where a refusal is answered, counted and logged.
-async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, refusal: Refusal, head_only: bool) {
+async fn refuse(
+    core: &Core,
+    client: &Socket,
+    policy: &Policy,
+    facts: &Facts,
+    refusal: Refusal,
+    head_only: bool,
+) {
     let answer = refusal.answer();
-    core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
+    core.metrics
+        .refusals
+        .count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
     let request = facts.request();
     let upstream = &*policy.upstream_url;
     let event = match answer.event {
         RefusalEvent::None => None,
-        RefusalEvent::Blocked(blocked_by) => {
-            Some(Event::RequestBlocked { request, blocked_by, reason: answer.code, status_code: answer.status })
-        }
+        RefusalEvent::Blocked(blocked_by) => Some(Event::RequestBlocked {
+            request,
+            blocked_by,
+            reason: answer.code,
+            status_code: answer.status,
+        }),
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
-            Some(Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream })
+            Some(Event::UpstreamUnavailable {
+                request,
+                error: refusal.upstream_error(),
+                upstream,
+            })
         }
         RefusalEvent::UpstreamTimeout => {
             core.metrics.upstream_timeouts.add(1);
-            Some(Event::UpstreamTimeout { request, timeout_ms: refusal.timeout_ms() })
+            Some(Event::UpstreamTimeout {
+                request,
+                timeout_ms: refusal.timeout_ms(),
+            })
         }
     };
     if let Some(event) = event {
@@ -337,7 +455,11 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
     }
     let mut out = Vec::with_capacity(512);
     answer.write(&mut out, &facts.request_id, head_only, true);
-    if client.send_all(&out, policy.config.server.write_timeout).await.is_ok() {
+    if client
+        .send_all(&out, policy.config.server.write_timeout)
+        .await
+        .is_ok()
+    {
         linger(client).await;
     }
 }
@@ -348,7 +470,7 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
 /// the answer on its way to the client (RFC 9112 section 9.6).
-async fn linger(client: &Socket) {
+pub(crate) async fn linger(client: &Socket) {
     if client.shutdown_write().is_err() {
         return;
     }
@@ -374,7 +496,11 @@ fn new_request_id() -> Box<str> {
     let mut id = String::with_capacity(16);
     id.push_str("req_");
     for _ in 0..12 {
-        id.push(LETTERS.get((bits & 31) as usize).map_or('A', |&letter| char::from(letter)));
+        id.push(
+            LETTERS
+                .get((bits & 31) as usize)
+                .map_or('A', |&letter| char::from(letter)),
+        );
         bits >>= 5;
     }
     id.into_boxed_str()

@@ -54,7 +54,10 @@ pub enum Command {
 
 /// What every core gets at its start.
 #[derive(Clone)]
-#[expect(missing_debug_implementations, reason = "snapshots of monoio parts have none")]
+#[expect(
+    missing_debug_implementations,
+    reason = "snapshots of monoio parts have none"
+)]
 pub struct CoreParts {
     /// Its number, from 0.
     pub number: usize,
@@ -133,8 +136,18 @@ impl Drop for ConnectionPlace {
 }
 
 /// Runs one core until it has drained. Returns how many tunnels the shutdown closed.
-pub async fn run(parts: CoreParts, policy: Reader<Policy>, listener: TcpListener, commands: flume::Receiver<Command>) -> io::Result<u64> {
-    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
+pub async fn run(
+    parts: CoreParts,
+    policy: Reader<Policy>,
+    listener: TcpListener,
+    commands: flume::Receiver<Command>,
+) -> io::Result<u64> {
+    let metrics = parts
+        .metrics
+        .cores
+        .get(parts.number)
+        .map(Arc::clone)
+        .unwrap_or_default();
     let core = Rc::new(Core {
         process: parts.process,
         metrics,
@@ -158,7 +171,11 @@ pub async fn run(parts: CoreParts, policy: Reader<Policy>, listener: TcpListener
     Ok(drain(&core, time).await)
 }
 
-async fn serve_until_drain(core: &Rc<Core>, listener: TcpListener, commands: &flume::Receiver<Command>) -> io::Result<Duration> {
+async fn serve_until_drain(
+    core: &Rc<Core>,
+    listener: TcpListener,
+    commands: &flume::Receiver<Command>,
+) -> io::Result<Duration> {
     listener.set_nonblocking(true)?;
     let listener = Socket::adopt(OwnedFd::from(listener))?;
     sockopt::set_tcp_nodelay(listener.fd(), true)?;
@@ -211,7 +228,10 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
             }
             Err(Errno::AGAIN) => return Accepted::All,
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                tracing::warn!("accept: out of descriptors or memory; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
+                tracing::warn!(
+                    "accept: out of descriptors or memory; trying again in {} ms",
+                    EXHAUSTED_PAUSE.as_millis()
+                );
                 return Accepted::Exhausted;
             }
             // The connection that was next is gone already (accept(2)); the one after it may be well.
@@ -226,8 +246,14 @@ fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
     if !connections.take() {
         core.metrics.connections_over_limit.add(1);
         let uptime = clock::now().saturating_duration_since(core.process.started);
-        if let Some(refused_total) = connections.warning_due(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)) {
-            tracing::warn!(max_connections = connections.max(), refused_total, "connection refused: max_connections reached");
+        if let Some(refused_total) =
+            connections.warning_due(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX))
+        {
+            tracing::warn!(
+                max_connections = connections.max(),
+                refused_total,
+                "connection refused: max_connections reached"
+            );
         }
         return;
     }
@@ -246,7 +272,8 @@ async fn keep_liveness(core: Rc<Core>) {
             continue;
         };
         monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
-        core.tunnels.visit_share(VISIT_SHARES as usize, clock::now(), after);
+        core.tunnels
+            .visit_share(VISIT_SHARES as usize, clock::now(), after);
     }
 }
 
@@ -264,7 +291,10 @@ async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
             tunnel.order(CloseReason::Drained);
         }
         sleep_until(begun + time).await;
-        core.tunnels.snapshot().iter().for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
+        core.tunnels
+            .snapshot()
+            .iter()
+            .for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
         sleep_until(begun + time.max(REQUEST_GRACE)).await;
     };
     let all_closed = async {
@@ -277,7 +307,12 @@ async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
 }
 
 fn closed_by_shutdown(core: &Core) -> u64 {
-    let count = |reason: CloseReason| core.metrics.closed.get(reason as usize).map_or(0, crate::metrics::Counter::get);
+    let count = |reason: CloseReason| {
+        core.metrics
+            .closed
+            .get(reason as usize)
+            .map_or(0, crate::metrics::Counter::get)
+    };
     count(CloseReason::Drained) + count(CloseReason::Shutdown)
 }
 
@@ -300,7 +335,10 @@ impl Notice {
     }
 
     fn wait(&self) -> Waiting<'_> {
-        Waiting { notice: self, place: None }
+        Waiting {
+            notice: self,
+            place: None,
+        }
     }
 }
 
@@ -344,7 +382,10 @@ struct Turns {
 impl Turns {
     fn new() -> io::Result<Self> {
         let signal = Socket::adopt(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)?;
-        Ok(Self { waiting: RefCell::default(), signal })
+        Ok(Self {
+            waiting: RefCell::default(),
+            signal,
+        })
     }
 
     async fn next(&self) {

@@ -69,7 +69,10 @@ impl Mode {
 }
 
 /// A runtime that was built on, and belongs to, the current thread.
-#[expect(missing_debug_implementations, reason = "the runtimes of monoio have none")]
+#[expect(
+    missing_debug_implementations,
+    reason = "the runtimes of monoio have none"
+)]
 pub enum CoreRuntime {
     /// On a ring.
     Uring(Box<Runtime<TimeDriver<IoUringDriver>>>),
@@ -93,7 +96,11 @@ impl CoreRuntime {
                 Self::Uring(Box::new(ring(builder)?))
             }
             Mode::Plain => Self::Uring(Box::new(ring(io_uring::IoUring::builder())?)),
-            Mode::Epoll => Self::Epoll(Box::new(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?)),
+            Mode::Epoll => Self::Epoll(Box::new(
+                RuntimeBuilder::<LegacyDriver>::new()
+                    .enable_timer()
+                    .build()?,
+            )),
         };
         runtime.block_on(self_check())?;
         Ok(runtime)
@@ -109,7 +116,11 @@ impl CoreRuntime {
 }
 
 fn ring(builder: io_uring::Builder) -> io::Result<Runtime<TimeDriver<IoUringDriver>>> {
-    RuntimeBuilder::<IoUringDriver>::new().uring_builder(builder).with_entries(RING_ENTRIES).enable_timer().build()
+    RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(builder)
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
 }
 
 async fn self_check() -> io::Result<()> {
@@ -117,7 +128,9 @@ async fn self_check() -> io::Result<()> {
     near.set_nonblocking(true)?;
     let near = Socket::adopt(near.into())?;
     io::Write::write_all(&mut &far, b"?")?;
-    monoio::time::timeout(SELF_CHECK_LIMIT, near.readable()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    monoio::time::timeout(SELF_CHECK_LIMIT, near.readable())
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut byte = [0; 1];
     near.try_recv(&mut byte)?;
     Ok(())

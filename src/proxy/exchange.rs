@@ -28,7 +28,11 @@ impl Answer {
         let body = head.body("GET")?;
         let mut out = Vec::with_capacity(512);
         forward::write_declined(&mut out, head, body, Via::Suppressed);
-        Ok(Self { status: head.status, head: out, body })
+        Ok(Self {
+            status: head.status,
+            head: out,
+            body,
+        })
     }
 }
 
@@ -47,7 +51,12 @@ pub(crate) async fn relay_answer(
     begun: &[u8],
     patience: Option<Duration>,
 ) -> (u16, u64) {
-    let mut relay = Relay { upstream, client, patience, sent_bytes: 0 };
+    let mut relay = Relay {
+        upstream,
+        client,
+        patience,
+        sent_bytes: 0,
+    };
     let Answer { status, head, body } = answer;
     let outcome = match relay.send(&head).await {
         Err(cut) => Err(cut),
@@ -75,7 +84,10 @@ struct Relay<'s> {
 
 impl Relay<'_> {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Cut> {
-        self.client.send_all(bytes, self.patience).await.map_err(|_| Cut::Client)?;
+        self.client
+            .send_all(bytes, self.patience)
+            .await
+            .map_err(|_| Cut::Client)?;
         self.sent_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -92,7 +104,8 @@ impl Relay<'_> {
     }
 
     async fn by_length(&mut self, length: u64, begun: &[u8]) -> Result<(), Cut> {
-        let wanted = |left: u64, there: usize| usize::try_from(left).unwrap_or(usize::MAX).min(there);
+        let wanted =
+            |left: u64, there: usize| usize::try_from(left).unwrap_or(usize::MAX).min(there);
         let mut left = length;
         let first = begun.get(..wanted(left, begun.len())).unwrap_or_default();
         self.send(first).await?;
@@ -100,7 +113,9 @@ impl Relay<'_> {
         let mut piece = vec![0; PIECE_BYTES];
         while left > 0 {
             let room = wanted(left, PIECE_BYTES);
-            let received = self.receive(piece.get_mut(..room).unwrap_or_default()).await?;
+            let received = self
+                .receive(piece.get_mut(..room).unwrap_or_default())
+                .await?;
             if received == 0 {
                 return Err(Cut::Upstream);
             }
@@ -122,14 +137,26 @@ impl Relay<'_> {
             if received == 0 {
                 return Err(Cut::Upstream);
             }
-            if self.chunks(&mut decoder, piece.get(..received).unwrap_or_default(), &mut out).await? {
+            if self
+                .chunks(
+                    &mut decoder,
+                    piece.get(..received).unwrap_or_default(),
+                    &mut out,
+                )
+                .await?
+            {
                 return Ok(());
             }
         }
     }
 
     /// Decodes and sends one piece in chunks of our own; true at the end of the content.
-    async fn chunks(&mut self, decoder: &mut ChunkedDecoder, mut piece: &[u8], out: &mut Vec<u8>) -> Result<bool, Cut> {
+    async fn chunks(
+        &mut self,
+        decoder: &mut ChunkedDecoder,
+        mut piece: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Cut> {
         out.clear();
         let mut complete = decoder.is_complete();
         while !complete && !piece.is_empty() {

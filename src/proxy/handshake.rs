@@ -33,7 +33,11 @@ const EARLY_BYTES_MAX: usize = 64 * 1024;
 /// How the attempt ended.
 pub(crate) enum Outcome {
     /// The 101 is with the client and everything that came early is with its receiver.
-    Opened { upstream: Socket, upstream_is_tcp: bool, answer_bytes: u64 },
+    Opened {
+        upstream: Socket,
+        upstream_is_tcp: bool,
+        answer_bytes: u64,
+    },
     /// Another answer was relayed, whole or cut off.
     Declined { status: u16, answer_bytes: u64 },
     /// The client is gone.
@@ -57,11 +61,13 @@ pub(crate) async fn open(
     early: &mut HeadBuffer<'_>,
 ) -> Outcome {
     let mut received = HeadBuffer::new(&core.buffers);
-    let upstream_side = pin!(ask_upstream(core, policy, attempt, &mut received));
-    let client_side = pin!(client_leaves(client, early));
-    let asked = match select(upstream_side, client_side).await {
-        Either::Left((asked, _)) => asked,
-        Either::Right(_) => return Outcome::ClientLeft,
+    let asked = {
+        let upstream_side = pin!(ask_upstream(core, policy, attempt, &mut received));
+        let client_side = pin!(client_leaves(client, early));
+        match select(upstream_side, client_side).await {
+            Either::Left((asked, _)) => asked,
+            Either::Right(_) => return Outcome::ClientLeft,
+        }
     };
     let patience = policy.config.server.write_timeout;
     match asked {
@@ -76,11 +82,20 @@ pub(crate) async fn open(
                 upstream.reset_on_close();
             }
             let upstream_is_tcp = matches!(policy.addresses, Addresses::Tcp(_));
-            Outcome::Opened { upstream, upstream_is_tcp, answer_bytes }
+            Outcome::Opened {
+                upstream,
+                upstream_is_tcp,
+                answer_bytes,
+            }
         }
         Ok((upstream, Answer::Other(answer))) => {
-            let (status, answer_bytes) = exchange::relay_answer(&upstream, client, answer, received.filled(), patience).await;
-            Outcome::Declined { status, answer_bytes }
+            let (status, answer_bytes) =
+                exchange::relay_answer(&upstream, client, answer, received.filled(), patience)
+                    .await;
+            Outcome::Declined {
+                status,
+                answer_bytes,
+            }
         }
         Err(refusal) => Outcome::Refused(refusal),
     }
@@ -108,11 +123,17 @@ async fn ask_upstream(
     attempt: &Attempt,
     received: &mut HeadBuffer<'_>,
 ) -> Result<(Socket, Answer), Refusal> {
-    let limit = policy.config.upstream_head_timeout.or(policy.config.server.write_timeout);
+    let limit = policy
+        .config
+        .upstream_head_timeout
+        .or(policy.config.server.write_timeout);
     let ask = async {
         let upstream = within(Some(CONNECT_TIME), connect(core, policy)).await?;
         let lost = |_| Refusal::UpstreamUnavailable(Unavailable::Closed);
-        upstream.send_all(&attempt.forwarded_head, None).await.map_err(lost)?;
+        upstream
+            .send_all(&attempt.forwarded_head, None)
+            .await
+            .map_err(lost)?;
         let answer = read_answer(&upstream, attempt, received).await?;
         Ok((upstream, answer))
     };
@@ -120,10 +141,17 @@ async fn ask_upstream(
 }
 
 /// 504 when the time is over.
-async fn within<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    let Some(limit) = limit else { return work.await };
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let Some(limit) = limit else {
+        return work.await;
+    };
     let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    monoio::time::timeout(limit, work).await.unwrap_or(Err(Refusal::UpstreamTimeout { timeout_ms }))
+    monoio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(Refusal::UpstreamTimeout { timeout_ms }))
 }
 
 /// Connects to the first address that accepts.
@@ -132,7 +160,9 @@ async fn connect(core: &Core, policy: &Policy) -> Result<Socket, Refusal> {
         Addresses::Tcp(addresses) => {
             let mut last = Err(Unavailable::Unresolved);
             for address in addresses {
-                last = connect_tcp(address, policy.config.server.dead_peer_after).await.map_err(unavailable);
+                last = connect_tcp(address, policy.config.server.dead_peer_after)
+                    .await
+                    .map_err(unavailable);
                 if last.is_ok() {
                     break;
                 }
@@ -142,14 +172,20 @@ async fn connect(core: &Core, policy: &Policy) -> Result<Socket, Refusal> {
         Addresses::Unix(path) => connect_unix(path).await.map_err(unavailable),
     };
     connected.map_err(|reason| {
-        core.metrics.connect_failures.count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
+        core.metrics
+            .connect_failures
+            .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
         Refusal::UpstreamUnavailable(reason)
     })
 }
 
-async fn connect_tcp(address: &SocketAddr, dead_peer_after: Option<Duration>) -> Result<Socket, Errno> {
+async fn connect_tcp(
+    address: &SocketAddr,
+    dead_peer_after: Option<Duration>,
+) -> Result<Socket, Errno> {
     let fd = Socket::connect_tcp(address, dead_peer_after)?;
-    let upstream = Socket::adopt(fd).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let upstream =
+        Socket::adopt(fd).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     upstream.connected().await?;
     Ok(upstream)
 }
@@ -160,7 +196,10 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 async fn connect_unix(path: &Path) -> Result<Socket, Errno> {
     loop {
         match Socket::connect_unix(path) {
-            Ok(fd) => return Socket::adopt(fd).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            Ok(fd) => {
+                return Socket::adopt(fd)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            }
             Err(Errno::AGAIN) => monoio::time::sleep(BACKLOG_PAUSE).await,
             Err(error) => return Err(error),
         }
@@ -171,14 +210,20 @@ fn unavailable(error: Errno) -> Unavailable {
     match error {
         Errno::CONNREFUSED | Errno::NOENT => Unavailable::Refused,
         Errno::TIMEDOUT => Unavailable::Timeout,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => Unavailable::Unreachable,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => {
+            Unavailable::Unreachable
+        }
         Errno::ADDRNOTAVAIL => Unavailable::NoPorts,
         _ => Unavailable::Other,
     }
 }
 
 /// Reads answers until the final one. On return `received` holds what followed its head.
-async fn read_answer(upstream: &Socket, attempt: &Attempt, received: &mut HeadBuffer<'_>) -> Result<Answer, Refusal> {
+async fn read_answer(
+    upstream: &Socket,
+    attempt: &Attempt,
+    received: &mut HeadBuffer<'_>,
+) -> Result<Answer, Refusal> {
     for _ in 0..=INTERIM_ANSWERS_MAX {
         let head_bytes = read_head(upstream, received).await?;
         let bytes = received.filled().get(..head_bytes).unwrap_or_default();
@@ -205,7 +250,10 @@ async fn read_head(upstream: &Socket, received: &mut HeadBuffer<'_>) -> Result<u
     let mut scanner = HeadScanner::new(RESPONSE_HEAD_BYTES_MAX);
     let closed = Refusal::UpstreamUnavailable(Unavailable::Closed);
     loop {
-        if let Some(head_bytes) = scanner.advance(received.filled()).map_err(ResponseError::from)? {
+        if let Some(head_bytes) = scanner
+            .advance(received.filled())
+            .map_err(ResponseError::from)?
+        {
             return Ok(head_bytes);
         }
         match received.receive(upstream, RESPONSE_HEAD_BYTES_MAX + 1) {

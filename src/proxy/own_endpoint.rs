@@ -36,7 +36,10 @@ impl Request {
             ("/_vibewarden/ready", Endpoint::Ready),
             ("/_vibewarden/metrics", Endpoint::Metrics),
         ];
-        let endpoint = known.into_iter().find(|(path, _)| head.path_is(path)).map(|(_, endpoint)| endpoint);
+        let endpoint = known
+            .into_iter()
+            .find(|(path, _)| head.path_is(path))
+            .map(|(_, endpoint)| endpoint);
         let has_content = !matches!(head.framing, Framing::None | Framing::Length(0));
         // An upgrade is answered like a plain request, but what follows it may be frames.
         let asks_to_upgrade = head.header("upgrade").next().is_some();
@@ -84,33 +87,77 @@ struct Ready {
 const UPSTREAM_UNKNOWN: &str = "unknown";
 
 /// Answers; true when the connection goes on with the next request.
-pub(crate) async fn answer(core: &Core, client: &Socket, policy: &Policy, request: &Request) -> bool {
+pub(crate) async fn answer(
+    core: &Core,
+    client: &Socket,
+    policy: &Policy,
+    request: &Request,
+) -> bool {
     let keep_alive = request.keep_alive && !core.is_draining();
     let mut out = Vec::with_capacity(1024);
     let refused = |out: &mut Vec<u8>, refusal: Refusal| {
         let answer: Answer = refusal.answer();
-        core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), std::time::Duration::ZERO);
+        core.metrics.refusals.count(
+            answer.code,
+            0,
+            policy.no_pattern(),
+            std::time::Duration::ZERO,
+        );
         answer.write(out, &request.request_id, request.head_only, !keep_alive);
     };
     match request.endpoint {
         _ if !request.is_read => refused(&mut out, Refusal::MethodNotAllowed),
         Some(Endpoint::Health) => {
             let body = json(&health(core, policy));
-            put(&mut out, 200, "OK", "application/json", "X-Vibewarden: 1\r\n", &body, request, keep_alive);
+            put(
+                &mut out,
+                200,
+                "OK",
+                "application/json",
+                "X-Vibewarden: 1\r\n",
+                &body,
+                request,
+                keep_alive,
+            );
         }
         Some(Endpoint::Ready) => {
             let ready = ready(core.process.phase());
-            let (status, phrase) = if ready.ready { (200, "OK") } else { (503, "Service Unavailable") };
-            put(&mut out, status, phrase, "application/json", "", &json(&ready), request, keep_alive);
+            let (status, phrase) = if ready.ready {
+                (200, "OK")
+            } else {
+                (503, "Service Unavailable")
+            };
+            put(
+                &mut out,
+                status,
+                phrase,
+                "application/json",
+                "",
+                &json(&ready),
+                request,
+                keep_alive,
+            );
         }
         Some(Endpoint::Metrics) if policy.config.telemetry.enabled => {
             let body = metrics::render(&core.all_metrics, &core.process);
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            put(&mut out, 200, "OK", kind, "", body.as_bytes(), request, keep_alive);
+            put(
+                &mut out,
+                200,
+                "OK",
+                kind,
+                "",
+                body.as_bytes(),
+                request,
+                keep_alive,
+            );
         }
         Some(Endpoint::Metrics) | None => refused(&mut out, Refusal::NotFound),
     }
-    let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
+    let sent = client
+        .send_all(&out, policy.config.server.write_timeout)
+        .await
+        .is_ok();
     if sent && !keep_alive {
         super::connection::linger(client).await;
     }
@@ -122,8 +169,15 @@ fn health<'a>(core: &'a Core, policy: &Policy) -> Health<'a> {
     Health {
         status: "ok",
         version: policy.config.expose_version.then_some(VERSION),
-        driver: Driver { name: driver.name, mode: driver.mode, reason: &driver.reason },
-        components: Components { sidecar: "ok", upstream: UPSTREAM_UNKNOWN },
+        driver: Driver {
+            name: driver.name,
+            mode: driver.mode,
+            reason: &driver.reason,
+        },
+        components: Components {
+            sidecar: "ok",
+            upstream: UPSTREAM_UNKNOWN,
+        },
     }
 }
 
@@ -133,7 +187,11 @@ fn ready(phase: Phase) -> Ready {
         Phase::Starting => Some("starting"),
         Phase::Draining => Some("draining"),
     };
-    Ready { ready: reason.is_none(), reason, upstream: UPSTREAM_UNKNOWN }
+    Ready {
+        ready: reason.is_none(),
+        reason,
+        upstream: UPSTREAM_UNKNOWN,
+    }
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {
@@ -141,7 +199,10 @@ fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of an HTTP answer, in the order in which they are written")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of an HTTP answer, in the order in which they are written"
+)]
 fn put(
     out: &mut Vec<u8>,
     status: u16,
@@ -163,7 +224,11 @@ fn put(
         itoa::Buffer::new().format(body.len()),
         "\r\nCache-Control: no-store\r\n",
         header_lines,
-        if keep_alive { "\r\n" } else { "Connection: close\r\n\r\n" },
+        if keep_alive {
+            "\r\n"
+        } else {
+            "Connection: close\r\n\r\n"
+        },
     ] {
         out.extend_from_slice(part.as_bytes());
     }

@@ -44,7 +44,11 @@ impl PipePool {
             Some(pipe) => pipe,
             None => Pipe::new()?,
         };
-        Ok(Lease { pool: self, pipe: Some(pipe), held_bytes: 0 })
+        Ok(Lease {
+            pool: self,
+            pipe: Some(pipe),
+            held_bytes: 0,
+        })
     }
 }
 
@@ -65,18 +69,26 @@ impl Lease<'_> {
 
     /// Moves what is there from the socket into the pipe; 0 is the end of input.
     pub(crate) fn fill(&mut self, from: &Socket, bytes_max: usize) -> Result<usize, Errno> {
-        let Some(pipe) = &self.pipe else { return Err(Errno::BADF) };
+        let Some(pipe) = &self.pipe else {
+            return Err(Errno::BADF);
+        };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let moved = rustix::io::retry_on_intr(|| splice(from.fd(), None, &pipe.writer, None, bytes_max, flags))?;
+        let moved = rustix::io::retry_on_intr(|| {
+            splice(from.fd(), None, &pipe.writer, None, bytes_max, flags)
+        })?;
         self.held_bytes += moved;
         Ok(moved)
     }
 
     /// Moves what fits from the pipe into the socket.
     pub(crate) fn empty(&mut self, to: &Socket) -> Result<usize, Errno> {
-        let Some(pipe) = &self.pipe else { return Err(Errno::BADF) };
+        let Some(pipe) = &self.pipe else {
+            return Err(Errno::BADF);
+        };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let moved = rustix::io::retry_on_intr(|| splice(&pipe.reader, None, to.fd(), None, self.held_bytes, flags))?;
+        let moved = rustix::io::retry_on_intr(|| {
+            splice(&pipe.reader, None, to.fd(), None, self.held_bytes, flags)
+        })?;
         self.held_bytes = self.held_bytes.saturating_sub(moved);
         Ok(moved)
     }

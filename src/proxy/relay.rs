@@ -100,7 +100,11 @@ pub(crate) async fn relay(core: &Core, tunnel: &Tunnel) -> Relayed {
     let up = OneWay::new(core, tunnel, Side::Client);
     let down = OneWay::new(core, tunnel, Side::Upstream);
     let ended = run(tunnel, &up, &down).await;
-    Relayed { to_upstream_bytes: up.moved_bytes.get(), to_client_bytes: down.moved_bytes.get(), ended }
+    Relayed {
+        to_upstream_bytes: up.moved_bytes.get(),
+        to_client_bytes: down.moved_bytes.get(),
+        ended,
+    }
 }
 
 async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason {
@@ -110,11 +114,18 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
     let mut first_end = None;
     let outcome = poll_fn(|context| {
         tunnel.watch(context.waker());
-        for (over, direction, side) in [(&mut up_over, true, Side::Client), (&mut down_over, false, Side::Upstream)] {
+        for (over, direction, side) in [
+            (&mut up_over, true, Side::Client),
+            (&mut down_over, false, Side::Upstream),
+        ] {
             if *over {
                 continue;
             }
-            let polled = if direction { upward.as_mut().poll(context) } else { downward.as_mut().poll(context) };
+            let polled = if direction {
+                upward.as_mut().poll(context)
+            } else {
+                downward.as_mut().poll(context)
+            };
             match polled {
                 Poll::Ready(Ok(())) => {
                     *over = true;
@@ -127,7 +138,11 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
         if let Some(order) = tunnel.ordered_to_end() {
             // What was already received still goes out, unless there is no time left.
             let flushing = (!up_over && up.flushing.get()) || (!down_over && down.flushing.get());
-            return if flushing && order != CloseReason::Shutdown { Poll::Pending } else { Poll::Ready(Ok(order)) };
+            return if flushing && order != CloseReason::Shutdown {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(order))
+            };
         }
         match first_end {
             Some(side) if up_over && down_over => Poll::Ready(Ok(match side {
@@ -148,11 +163,32 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
 impl<'t> OneWay<'t> {
     fn new(core: &'t Core, tunnel: &'t Tunnel, from_side: Side) -> Self {
         let (from, to, to_side, total) = match from_side {
-            Side::Client => (&tunnel.client, &tunnel.upstream, Side::Upstream, &core.metrics.to_upstream_bytes),
-            Side::Upstream => (&tunnel.upstream, &tunnel.client, Side::Client, &core.metrics.to_client_bytes),
+            Side::Client => (
+                &tunnel.client,
+                &tunnel.upstream,
+                Side::Upstream,
+                &core.metrics.to_upstream_bytes,
+            ),
+            Side::Upstream => (
+                &tunnel.upstream,
+                &tunnel.client,
+                Side::Client,
+                &core.metrics.to_client_bytes,
+            ),
         };
         let (moved_bytes, flushing, full_reads) = (Cell::new(0), Cell::new(false), Cell::new(0));
-        Self { core, tunnel, from, to, from_side, to_side, total, moved_bytes, flushing, full_reads }
+        Self {
+            core,
+            tunnel,
+            from,
+            to,
+            from_side,
+            to_side,
+            total,
+            moved_bytes,
+            flushing,
+            full_reads,
+        }
     }
 
     /// Until the end of input was carried over, or an order to end came.
@@ -167,7 +203,12 @@ impl<'t> OneWay<'t> {
                 Some(pipe) => self.bulk_turn(pipe)?,
             };
             match step {
-                Step::Ended => return self.to.shutdown_write().map_err(|error| self.failed(self.to_side, error)),
+                Step::Ended => {
+                    return self
+                        .to
+                        .shutdown_write()
+                        .map_err(|error| self.failed(self.to_side, error));
+                }
                 // An idle direction holds neither a buffer nor a pipe.
                 Step::Wait => bulk = None,
                 Step::Yield => self.core.let_others_run().await,
@@ -192,7 +233,10 @@ impl<'t> OneWay<'t> {
                     continue;
                 }
             }
-            self.from.readable().await.map_err(|error| self.wait_failed(self.from_side, &error))?;
+            self.from
+                .readable()
+                .await
+                .map_err(|error| self.wait_failed(self.from_side, &error))?;
             if self.full_reads.get() >= BULK_AFTER_READS && bulk.is_none() {
                 bulk = self.core.pipes.take().ok();
             }
@@ -288,7 +332,10 @@ impl<'t> OneWay<'t> {
         self.flushing.set(true);
         let mut sent = 0;
         while sent < rest.len() {
-            self.to.writable().await.map_err(|error| self.wait_failed(self.to_side, &error))?;
+            self.to
+                .writable()
+                .await
+                .map_err(|error| self.wait_failed(self.to_side, &error))?;
             sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
         }
         self.flushing.set(false);
@@ -298,7 +345,10 @@ impl<'t> OneWay<'t> {
     async fn flush_pipe(&self, pipe: &mut Lease<'_>) -> Result<(), Failure> {
         self.flushing.set(true);
         while !self.empty_now(pipe)? {
-            self.to.writable().await.map_err(|error| self.wait_failed(self.to_side, &error))?;
+            self.to
+                .writable()
+                .await
+                .map_err(|error| self.wait_failed(self.to_side, &error))?;
         }
         self.flushing.set(false);
         Ok(())
@@ -311,9 +361,15 @@ impl<'t> OneWay<'t> {
         self.tunnel.sent(self.to_side == Side::Client);
     }
 
-    #[expect(clippy::unused_self, reason = "reads as: this direction failed at that side")]
+    #[expect(
+        clippy::unused_self,
+        reason = "reads as: this direction failed at that side"
+    )]
     fn failed(&self, side: Side, error: Errno) -> Failure {
-        Failure { side, fault: error.into() }
+        Failure {
+            side,
+            fault: error.into(),
+        }
     }
 
     fn wait_failed(&self, side: Side, error: &io::Error) -> Failure {

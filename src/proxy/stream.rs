@@ -11,7 +11,8 @@ use std::time::Duration;
 use monoio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, ipproto, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    ipproto, socket_with, sockopt,
 };
 
 use crate::sys;
@@ -39,7 +40,11 @@ impl From<Errno> for Fault {
         match error {
             // EPIPE and ENOTCONN on an established connection: the reset was already delivered, or came with the FIN seen.
             Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::CONNABORTED => Self::Reset,
-            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => Self::Dead,
+            Errno::TIMEDOUT
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NETDOWN => Self::Dead,
             _ => Self::Other,
         }
     }
@@ -48,12 +53,21 @@ impl From<Errno> for Fault {
 impl Socket {
     /// Takes over a descriptor that is already non-blocking.
     pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { readiness: TcpStream::from_std(std::net::TcpStream::from(fd))? })
+        Ok(Self {
+            readiness: TcpStream::from_std(std::net::TcpStream::from(fd))?,
+        })
     }
 
     /// Begins a TCP connection and sets what every leg has: no delay, and liveness when switched on.
-    pub(crate) fn connect_tcp(address: &SocketAddr, dead_peer_after: Option<Duration>) -> rustix::io::Result<OwnedFd> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    pub(crate) fn connect_tcp(
+        address: &SocketAddr,
+        dead_peer_after: Option<Duration>,
+    ) -> rustix::io::Result<OwnedFd> {
+        let family = if address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopt::set_tcp_nodelay(&fd, true)?;
@@ -82,7 +96,9 @@ impl Socket {
                 Err(Errno::NOTCONN) => {}
                 Err(error) => return Err(error),
             }
-            self.writable().await.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            self.writable()
+                .await
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             if let Err(error) = sockopt::socket_error(self.fd())? {
                 return Err(error);
             }
@@ -101,22 +117,33 @@ impl Socket {
 
     /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        rustix::io::retry_on_intr(|| rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT)).map(|(taken, _)| taken)
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT)
+        })
+        .map(|(taken, _)| taken)
     }
 
     /// Sends what fits; `EAGAIN` means that there is no room.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        rustix::io::retry_on_intr(|| rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        rustix::io::retry_on_intr(|| {
+            rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+        })
     }
 
     /// Sends everything, waiting as long as the peer takes nothing; `patience` restarts with every byte it takes.
-    pub(crate) async fn send_all(&self, mut bytes: &[u8], patience: Option<Duration>) -> Result<(), Errno> {
+    pub(crate) async fn send_all(
+        &self,
+        mut bytes: &[u8],
+        patience: Option<Duration>,
+    ) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match self.try_send(bytes) {
                 Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
                 Err(Errno::AGAIN) => {
                     let ready = match patience {
-                        Some(patience) => monoio::time::timeout(patience, self.writable()).await.map_err(|_| Errno::TIME)?,
+                        Some(patience) => monoio::time::timeout(patience, self.writable())
+                            .await
+                            .map_err(|_| Errno::TIME)?,
                         None => self.writable().await,
                     };
                     ready.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -163,8 +190,13 @@ pub(crate) fn set_liveness(fd: impl std::os::fd::AsFd, after: Duration) -> rusti
 }
 
 /// Sets `TCP_USER_TIMEOUT` alone.
-pub(crate) fn set_user_timeout(fd: impl std::os::fd::AsFd, after: Duration) -> rustix::io::Result<()> {
-    let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
+pub(crate) fn set_user_timeout(
+    fd: impl std::os::fd::AsFd,
+    after: Duration,
+) -> rustix::io::Result<()> {
+    let ms = u32::try_from(after.as_millis())
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX.unsigned_abs());
     sockopt::set_tcp_user_timeout(&fd, ms)
 }
 

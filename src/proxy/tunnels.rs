@@ -59,18 +59,36 @@ enum Verdict {
 }
 
 /// The decision for one leg, from what the kernel says about it. `queued` is whether bytes wait for their acknowledgement.
-fn judge(queue: Queue, queued: bool, ack: Acknowledgement, now: Instant, dead_after: Duration) -> (Queue, Verdict) {
+fn judge(
+    queue: Queue,
+    queued: bool,
+    ack: Acknowledgement,
+    now: Instant,
+    dead_after: Duration,
+) -> (Queue, Verdict) {
     match queue {
         Queue::Idle | Queue::Sent if !queued => (Queue::Idle, Verdict::Nothing),
-        Queue::Idle | Queue::Sent => (Queue::Waiting { since: now, suspect: false }, Verdict::Nothing),
+        Queue::Idle | Queue::Sent => (
+            Queue::Waiting {
+                since: now,
+                suspect: false,
+            },
+            Verdict::Nothing,
+        ),
         Queue::Waiting { .. } if !queued => (Queue::Idle, Verdict::SetUserTimeout(dead_after)),
         Queue::Waiting { since, suspect } => {
             let silent = ack.outstanding && u128::from(ack.last_ack_ms) >= dead_after.as_millis();
-            let next = Queue::Waiting { since, suspect: silent };
+            let next = Queue::Waiting {
+                since,
+                suspect: silent,
+            };
             match (silent, suspect) {
                 (true, true) => (next, Verdict::Dead),
                 (true, false) => (next, Verdict::Nothing),
-                (false, _) => (next, Verdict::SetUserTimeout(now.saturating_duration_since(since) + dead_after)),
+                (false, _) => (
+                    next,
+                    Verdict::SetUserTimeout(now.saturating_duration_since(since) + dead_after),
+                ),
             }
         }
     }
@@ -108,14 +126,21 @@ impl Tunnel {
     /// Who is to be woken by an order.
     pub(crate) fn watch(&self, waker: &Waker) {
         let mut watching = self.waker.borrow_mut();
-        if !watching.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if !watching
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
             *watching = Some(waker.clone());
         }
     }
 
     /// Notes that bytes went to one side.
     pub(crate) fn sent(&self, to_client: bool) {
-        let queue = if to_client { &self.client_queue } else { &self.upstream_queue };
+        let queue = if to_client {
+            &self.client_queue
+        } else {
+            &self.upstream_queue
+        };
         if queue.get() == Queue::Idle {
             queue.set(Queue::Sent);
         }
@@ -123,13 +148,21 @@ impl Tunnel {
 
     /// One visit of liveness.
     fn visit(&self, now: Instant, dead_after: Duration) {
-        let legs = [(&self.client, &self.client_queue, true), (&self.upstream, &self.upstream_queue, self.upstream_is_tcp)];
+        let legs = [
+            (&self.client, &self.client_queue, true),
+            (&self.upstream, &self.upstream_queue, self.upstream_is_tcp),
+        ];
         for (socket, queue, is_tcp) in legs {
             if !is_tcp || queue.get() == Queue::Idle {
                 continue;
             }
             // A socket that no longer answers is about to end by itself.
-            let (Ok(queued), Ok(ack)) = (sys::send_queue_bytes(socket.fd()), sys::acknowledgement(socket.fd())) else { continue };
+            let (Ok(queued), Ok(ack)) = (
+                sys::send_queue_bytes(socket.fd()),
+                sys::acknowledgement(socket.fd()),
+            ) else {
+                continue;
+            };
             let (next, verdict) = judge(queue.get(), queued > 0, ack, now, dead_after);
             queue.set(next);
             match verdict {
@@ -160,7 +193,10 @@ impl Tunnels {
         let mut open = self.open.borrow_mut();
         tunnel.place.set(open.len());
         open.push(Rc::clone(tunnel));
-        Listed { tunnels: self, tunnel }
+        Listed {
+            tunnels: self,
+            tunnel,
+        }
     }
 
     fn remove(&self, tunnel: &Tunnel) {
@@ -183,9 +219,16 @@ impl Tunnels {
     pub(crate) fn visit_share(&self, shares: usize, now: Instant, dead_after: Duration) {
         let open = self.open.borrow();
         let share = open.len().div_ceil(shares.max(1));
-        let from = if self.cursor.get() < open.len() { self.cursor.get() } else { 0 };
+        let from = if self.cursor.get() < open.len() {
+            self.cursor.get()
+        } else {
+            0
+        };
         let to = (from + share).min(open.len());
-        open.get(from..to).unwrap_or_default().iter().for_each(|tunnel| tunnel.visit(now, dead_after));
+        open.get(from..to)
+            .unwrap_or_default()
+            .iter()
+            .for_each(|tunnel| tunnel.visit(now, dead_after));
         self.cursor.set(to);
     }
 }
@@ -207,8 +250,14 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(60);
-    const ANSWERED: Acknowledgement = Acknowledgement { outstanding: false, last_ack_ms: 50_000 };
-    const UNANSWERED: Acknowledgement = Acknowledgement { outstanding: true, last_ack_ms: 60_000 };
+    const ANSWERED: Acknowledgement = Acknowledgement {
+        outstanding: false,
+        last_ack_ms: 50_000,
+    };
+    const UNANSWERED: Acknowledgement = Acknowledgement {
+        outstanding: true,
+        last_ack_ms: 60_000,
+    };
 
     fn waiting(since: Instant, suspect: bool) -> Queue {
         Queue::Waiting { since, suspect }
@@ -245,7 +294,13 @@ mod tests {
     #[test]
     fn an_empty_queue_gets_the_ordinary_timeout_back() {
         let now = crate::clock::now();
-        assert_eq!(judge(waiting(now, true), false, UNANSWERED, now, AFTER), (Queue::Idle, Verdict::SetUserTimeout(AFTER)));
-        assert_eq!(judge(Queue::Sent, false, UNANSWERED, now, AFTER), (Queue::Idle, Verdict::Nothing));
+        assert_eq!(
+            judge(waiting(now, true), false, UNANSWERED, now, AFTER),
+            (Queue::Idle, Verdict::SetUserTimeout(AFTER))
+        );
+        assert_eq!(
+            judge(Queue::Sent, false, UNANSWERED, now, AFTER),
+            (Queue::Idle, Verdict::Nothing)
+        );
     }
 }
