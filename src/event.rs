@@ -4,7 +4,9 @@
 mod writer;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 pub use writer::{EventSender, EventWriter, start};
@@ -98,16 +100,15 @@ pub enum Event<'a> {
 
 /// The envelope, in the key order of section 11.1.
 #[derive(Serialize)]
-struct Envelope<'a, P: Serialize> {
+struct Envelope<'a> {
     schema_version: &'static str,
     event_type: &'static str,
     timestamp: Timestamp,
     severity: &'static str,
     category: &'static str,
     ai_summary: Summary<'a>,
-    payload: P,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<Actor>,
+    payload: Payload<'a>,
+    actor: Actor,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<Resource<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +127,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// `ai_summary`: a verb phrase and what it is about, at most 200 characters.
+/// `ai_summary`: what happened and what it is about, at most 200 characters.
 struct Summary<'a> {
     text: &'static str,
     about: &'a str,
@@ -140,11 +141,49 @@ impl Serialize for Summary<'_> {
             .char_indices()
             .nth(room)
             .map_or(self.about.len(), |(place, _)| place);
-        serializer.collect_str(&format_args!(
-            "{}{}",
-            self.text,
-            self.about.get(..cut).unwrap_or_default()
-        ))
+        let about = self.about.get(..cut).unwrap_or_default();
+        serializer.collect_str(&format_args!("{}{about}", self.text))
+    }
+}
+
+/// Keys in alphabetical order (a test holds every event to it); absent values are left out.
+struct Payload<'a>(&'a [(&'static str, Value<'a>)]);
+
+enum Value<'a> {
+    Number(u64),
+    /// Milliseconds, written as seconds: whole where they are whole.
+    Seconds(u64),
+    Truth(bool),
+    Text(&'a str),
+    MaybeText(Option<&'a str>),
+    Address(IpAddr),
+    Texts(&'a [&'static str]),
+    Lines(&'a [String]),
+}
+
+impl Serialize for Payload<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.0 {
+            match value {
+                Value::Number(number) => map.serialize_entry(key, number)?,
+                Value::Seconds(ms) if ms.is_multiple_of(1_000) => {
+                    map.serialize_entry(key, &(ms / 1_000))?;
+                }
+                Value::Seconds(ms) => {
+                    map.serialize_entry(key, &Duration::from_millis(*ms).as_secs_f64())?;
+                }
+                Value::Truth(truth) => map.serialize_entry(key, truth)?,
+                Value::Text(text) | Value::MaybeText(Some(text)) => {
+                    map.serialize_entry(key, text)?;
+                }
+                Value::MaybeText(None) => {}
+                Value::Address(address) => map.serialize_entry(key, address)?,
+                Value::Texts(texts) => map.serialize_entry(key, texts)?,
+                Value::Lines(lines) => map.serialize_entry(key, lines)?,
+            }
+        }
+        map.end()
     }
 }
 
@@ -162,109 +201,6 @@ struct Resource<'a> {
     path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct ProxiedPayload<'a> {
-    bytes_in: u64,
-    bytes_out: u64,
-    client_ip: IpAddr,
-    duration_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    status_code: u16,
-    upstream: &'a str,
-    websocket: bool,
-}
-
-#[derive(Serialize)]
-struct BlockedPayload<'a> {
-    blocked_by: &'static str,
-    client_ip: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    reason: &'static str,
-    status_code: u16,
-}
-
-#[derive(Serialize)]
-struct TimeoutPayload<'a> {
-    client_ip: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    #[serde(serialize_with = "seconds")]
-    timeout_seconds: u64,
-}
-
-/// Milliseconds as a number of seconds, whole where it is whole.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn seconds<S: Serializer>(ms: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    if ms.is_multiple_of(1_000) {
-        serializer.serialize_u64(ms / 1_000)
-    } else {
-        serializer.serialize_f64(std::time::Duration::from_millis(*ms).as_secs_f64())
-    }
-}
-
-#[derive(Serialize)]
-struct UnavailablePayload<'a> {
-    client_ip: IpAddr,
-    error: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    upstream: &'a str,
-}
-
-#[derive(Serialize)]
-struct ClosedPayload {
-    bytes_to_client: u64,
-    bytes_to_upstream: u64,
-    duration_ms: u64,
-    reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct StartedPayload<'a> {
-    driver: &'a str,
-    driver_reason: &'a str,
-    listen: &'a str,
-    security_headers_enabled: bool,
-    tls_enabled: bool,
-    tls_provider: &'a str,
-    upstream: &'a str,
-    version: &'a str,
-    workers: usize,
-}
-
-#[derive(Serialize)]
-struct StoppedPayload<'a> {
-    reason: &'a str,
-    tunnels_closed: u64,
-    uptime_seconds: u64,
-}
-
-#[derive(Serialize)]
-struct ReloadedPayload<'a> {
-    config_path: &'a str,
-    duration_ms: u64,
-    restart_required: &'a [&'static str],
-    trigger_source: &'static str,
-}
-
-#[derive(Serialize)]
-struct ReloadFailedPayload<'a> {
-    config_path: &'a str,
-    reason: &'a str,
-    trigger_source: &'static str,
-    validation_errors: &'a [String],
 }
 
 /// What the envelope says beside the payload.
@@ -294,7 +230,7 @@ const fn kind(
 }
 
 impl Kind {
-    const fn of_request(self, outcome: &'static str, triggered_by: Option<&'static str>) -> Self {
+    const fn ended(self, outcome: &'static str, triggered_by: Option<&'static str>) -> Self {
         Self {
             outcome: Some(outcome),
             triggered_by,
@@ -302,48 +238,87 @@ impl Kind {
         }
     }
 
-    fn request_line(
+    fn of_request(
         &self,
         at: jiff::Timestamp,
         request: &RequestFacts<'_>,
-        payload: impl Serialize,
+        payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        self.line(Envelope {
-            schema_version: "v1",
-            event_type: self.event_type,
-            timestamp: Timestamp(at),
-            severity: self.severity,
-            category: self.category,
-            ai_summary: Summary {
-                text: self.summary,
-                about: request
-                    .path
-                    .unwrap_or("a request whose head could not be read"),
-            },
+        let about = request
+            .path
+            .unwrap_or("a request whose head could not be read");
+        let actor = Actor {
+            r#type: "ip",
+            ip: Some(request.client),
+        };
+        let resource = Resource {
+            r#type: "http_endpoint",
+            path: request.path,
+            method: request.method,
+        };
+        self.line(
+            at,
+            about,
+            actor,
+            Some(resource),
+            Some(request.request_id),
             payload,
-            actor: Some(Actor {
-                r#type: "ip",
-                ip: Some(request.client),
-            }),
-            resource: Some(Resource {
-                r#type: "http_endpoint",
-                path: request.path,
-                method: request.method,
-            }),
-            outcome: self.outcome,
-            request_id: Some(request.request_id),
-            triggered_by: self.triggered_by,
-        })
+        )
     }
 
-    fn system_line(
+    fn of_system(
         &self,
         at: jiff::Timestamp,
         about: &str,
-        resource: Option<Resource<'_>>,
-        payload: impl Serialize,
+        payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        self.line(Envelope {
+        self.line(
+            at,
+            about,
+            Actor {
+                r#type: "system",
+                ip: None,
+            },
+            None,
+            None,
+            payload,
+        )
+    }
+
+    fn of_config(
+        &self,
+        at: jiff::Timestamp,
+        about: &str,
+        payload: &[(&'static str, Value<'_>)],
+    ) -> Vec<u8> {
+        let resource = Resource {
+            r#type: "config",
+            path: None,
+            method: None,
+        };
+        self.line(
+            at,
+            about,
+            Actor {
+                r#type: "system",
+                ip: None,
+            },
+            Some(resource),
+            None,
+            payload,
+        )
+    }
+
+    fn line<'a>(
+        &self,
+        at: jiff::Timestamp,
+        about: &'a str,
+        actor: Actor,
+        resource: Option<Resource<'a>>,
+        request_id: Option<&'a str>,
+        payload: &'a [(&'static str, Value<'a>)],
+    ) -> Vec<u8> {
+        let envelope = Envelope {
             schema_version: "v1",
             event_type: self.event_type,
             timestamp: Timestamp(at),
@@ -353,25 +328,15 @@ impl Kind {
                 text: self.summary,
                 about,
             },
-            payload,
-            actor: Some(Actor {
-                r#type: "system",
-                ip: None,
-            }),
+            payload: Payload(payload),
+            actor,
             resource,
             outcome: self.outcome,
-            request_id: None,
+            request_id,
             triggered_by: self.triggered_by,
-        })
-    }
-
-    #[expect(
-        clippy::unused_self,
-        reason = "keeps the two kinds of lines side by side"
-    )]
-    fn line(&self, envelope: Envelope<'_, impl Serialize>) -> Vec<u8> {
-        let mut line = Vec::with_capacity(640);
-        // Serialising plain structs into a Vec cannot fail; if it ever did, an empty line is better than a panic.
+        };
+        let mut line = Vec::with_capacity(LINE_BYTES);
+        // Plain values into a Vec always serialise; if they ever did not, no line is better than half a line.
         if serde_json::to_writer(&mut line, &envelope).is_err() {
             line.clear();
         }
@@ -380,20 +345,23 @@ impl Kind {
     }
 }
 
+/// Room for an ordinary line, so that it is allocated once.
+const LINE_BYTES: usize = 640;
+
 impl Event<'_> {
     /// The event as one line of JSON with its line end. `at` becomes `timestamp`.
     pub fn to_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::RequestProxied { .. }
-            | Self::RequestBlocked { .. }
+            Self::RequestProxied { .. } | Self::WebSocketClosed { .. } => self.passed_line(at),
+            Self::RequestBlocked { .. }
             | Self::UpstreamTimeout { .. }
-            | Self::UpstreamUnavailable { .. }
-            | Self::WebSocketClosed { .. } => self.request_line(at),
-            _ => self.system_line(at),
+            | Self::UpstreamUnavailable { .. } => self.refused_line(at),
+            Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
+            Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
         }
     }
 
-    fn request_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+    fn passed_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match *self {
             Self::RequestProxied {
                 request,
@@ -403,123 +371,28 @@ impl Event<'_> {
                 status_code,
                 upstream,
                 websocket,
-            } => {
-                let RequestFacts {
-                    client: client_ip,
-                    method,
-                    path,
-                    ..
-                } = request;
-                let payload = ProxiedPayload {
-                    bytes_in,
-                    bytes_out,
-                    client_ip,
-                    duration_ms,
-                    method,
-                    path,
-                    status_code,
-                    upstream,
-                    websocket,
-                };
-                kind(
-                    "request.proxied",
-                    "info",
-                    "network",
-                    "Request passed to the upstream: ",
-                )
-                .of_request("allowed", Some("proxy"))
-                .request_line(at, &request, payload)
-            }
-            Self::RequestBlocked {
-                request,
-                blocked_by,
-                reason,
-                status_code,
-            } => {
-                let RequestFacts {
-                    client: client_ip,
-                    method,
-                    path,
-                    ..
-                } = request;
-                kind(
-                    "request.blocked",
-                    "medium",
-                    "policy",
-                    "Request refused before the upstream: ",
-                )
-                .of_request("blocked", Some(blocked_by))
-                .request_line(
-                    at,
-                    &request,
-                    BlockedPayload {
-                        blocked_by,
-                        client_ip,
-                        method,
-                        path,
-                        reason,
-                        status_code,
-                    },
-                )
-            }
-            Self::UpstreamTimeout {
-                request,
-                timeout_ms,
-            } => {
-                let RequestFacts {
-                    client: client_ip,
-                    method,
-                    path,
-                    ..
-                } = request;
-                kind(
-                    "upstream.timeout",
-                    "medium",
-                    "network",
-                    "The upstream did not answer in time: ",
-                )
-                .of_request("failed", Some("proxy"))
-                .request_line(
-                    at,
-                    &request,
-                    TimeoutPayload {
-                        client_ip,
-                        method,
-                        path,
-                        timeout_seconds: timeout_ms,
-                    },
-                )
-            }
-            Self::UpstreamUnavailable {
-                request,
-                error,
-                upstream,
-            } => {
-                let RequestFacts {
-                    client: client_ip,
-                    method,
-                    path,
-                    ..
-                } = request;
-                kind(
-                    "upstream.unavailable",
-                    "high",
-                    "network",
-                    "The upstream gave no valid answer: ",
-                )
-                .of_request("failed", Some("proxy"))
-                .request_line(
-                    at,
-                    &request,
-                    UnavailablePayload {
-                        client_ip,
-                        error,
-                        method,
-                        path,
-                        upstream,
-                    },
-                )
-            }
+            } => kind(
+                "request.proxied",
+                "info",
+                "network",
+                "Request passed to the upstream: ",
+            )
+            .ended("allowed", Some("proxy"))
+            .of_request(
+                at,
+                &request,
+                &[
+                    ("bytes_in", Value::Number(bytes_in)),
+                    ("bytes_out", Value::Number(bytes_out)),
+                    ("client_ip", Value::Address(request.client)),
+                    ("duration_ms", Value::Number(duration_ms)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("status_code", Value::Number(status_code.into())),
+                    ("upstream", Value::Text(upstream)),
+                    ("websocket", Value::Truth(websocket)),
+                ],
+            ),
             Self::WebSocketClosed {
                 request,
                 bytes_to_client,
@@ -532,29 +405,94 @@ impl Event<'_> {
                 "network",
                 "WebSocket tunnel ended: ",
             )
-            .of_request("allowed", None)
-            .request_line(
+            .ended("allowed", None)
+            .of_request(
                 at,
                 &request,
-                ClosedPayload {
-                    bytes_to_client,
-                    bytes_to_upstream,
-                    duration_ms,
-                    reason,
-                },
+                &[
+                    ("bytes_to_client", Value::Number(bytes_to_client)),
+                    ("bytes_to_upstream", Value::Number(bytes_to_upstream)),
+                    ("duration_ms", Value::Number(duration_ms)),
+                    ("reason", Value::Text(reason)),
+                ],
             ),
             _ => Vec::new(),
         }
     }
 
-    fn system_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        let config = || {
-            Some(Resource {
-                r#type: "config",
-                path: None,
-                method: None,
-            })
-        };
+    fn refused_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        match *self {
+            Self::RequestBlocked {
+                request,
+                blocked_by,
+                reason,
+                status_code,
+            } => kind(
+                "request.blocked",
+                "medium",
+                "policy",
+                "Request refused before the upstream: ",
+            )
+            .ended("blocked", Some(blocked_by))
+            .of_request(
+                at,
+                &request,
+                &[
+                    ("blocked_by", Value::Text(blocked_by)),
+                    ("client_ip", Value::Address(request.client)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("reason", Value::Text(reason)),
+                    ("status_code", Value::Number(status_code.into())),
+                ],
+            ),
+            Self::UpstreamTimeout {
+                request,
+                timeout_ms,
+            } => kind(
+                "upstream.timeout",
+                "medium",
+                "network",
+                "The upstream did not answer in time: ",
+            )
+            .ended("failed", Some("proxy"))
+            .of_request(
+                at,
+                &request,
+                &[
+                    ("client_ip", Value::Address(request.client)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("timeout_seconds", Value::Seconds(timeout_ms)),
+                ],
+            ),
+            Self::UpstreamUnavailable {
+                request,
+                error,
+                upstream,
+            } => kind(
+                "upstream.unavailable",
+                "high",
+                "network",
+                "The upstream gave no valid answer: ",
+            )
+            .ended("failed", Some("proxy"))
+            .of_request(
+                at,
+                &request,
+                &[
+                    ("client_ip", Value::Address(request.client)),
+                    ("error", Value::Text(error)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("upstream", Value::Text(upstream)),
+                ],
+            ),
+            _ => Vec::new(),
+        }
+    }
+
+    fn process_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
             Self::ProxyStarted {
                 driver,
@@ -563,79 +501,88 @@ impl Event<'_> {
                 upstream,
                 version,
                 workers,
-            } => {
-                let payload = StartedPayload {
-                    driver,
-                    driver_reason,
-                    listen,
-                    security_headers_enabled: false,
-                    tls_enabled: false,
-                    tls_provider: "",
-                    upstream,
-                    version,
-                    workers: *workers,
-                };
-                kind(
-                    "proxy.started",
-                    "info",
-                    "network",
-                    "The proxy accepts connections on ",
-                )
-                .system_line(at, listen, None, payload)
-            }
+            } => kind(
+                "proxy.started",
+                "info",
+                "network",
+                "The proxy accepts connections on ",
+            )
+            .of_system(
+                at,
+                listen,
+                &[
+                    ("driver", Value::Text(driver)),
+                    ("driver_reason", Value::Text(driver_reason)),
+                    ("listen", Value::Text(listen)),
+                    ("security_headers_enabled", Value::Truth(false)),
+                    ("tls_enabled", Value::Truth(false)),
+                    ("tls_provider", Value::Text("")),
+                    ("upstream", Value::Text(upstream)),
+                    ("version", Value::Text(version)),
+                    ("workers", Value::Number(*workers as u64)),
+                ],
+            ),
             Self::ProxyStopped {
                 reason,
                 tunnels_closed,
                 uptime_seconds,
-            } => {
-                let payload = StoppedPayload {
-                    reason,
-                    tunnels_closed: *tunnels_closed,
-                    uptime_seconds: *uptime_seconds,
-                };
-                kind("proxy.stopped", "info", "network", "The proxy stopped: ")
-                    .system_line(at, reason, None, payload)
-            }
+            } => kind("proxy.stopped", "info", "network", "The proxy stopped: ").of_system(
+                at,
+                reason,
+                &[
+                    ("reason", Value::Text(reason)),
+                    ("tunnels_closed", Value::Number(*tunnels_closed)),
+                    ("uptime_seconds", Value::Number(*uptime_seconds)),
+                ],
+            ),
+            _ => Vec::new(),
+        }
+    }
+
+    fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        match self {
             Self::ConfigReloaded {
                 config_path,
                 duration_ms,
                 restart_required,
                 trigger_source,
-            } => {
-                let payload = ReloadedPayload {
-                    config_path,
-                    duration_ms: *duration_ms,
-                    restart_required,
-                    trigger_source,
-                };
-                kind(
-                    "config.reloaded",
-                    "info",
-                    "audit",
-                    "The configuration was reloaded from ",
-                )
-                .system_line(at, config_path, config(), payload)
-            }
+            } => kind(
+                "config.reloaded",
+                "info",
+                "audit",
+                "The configuration was reloaded from ",
+            )
+            .of_config(
+                at,
+                config_path,
+                &[
+                    ("config_path", Value::Text(config_path)),
+                    ("duration_ms", Value::Number(*duration_ms)),
+                    ("restart_required", Value::Texts(restart_required)),
+                    ("trigger_source", Value::Text(trigger_source)),
+                ],
+            ),
             Self::ConfigReloadFailed {
                 config_path,
                 reason,
                 trigger_source,
                 validation_errors,
-            } => {
-                let payload = ReloadFailedPayload {
-                    config_path,
-                    reason,
-                    trigger_source,
-                    validation_errors,
-                };
-                kind(
-                    "config.reload_failed",
-                    "medium",
-                    "audit",
-                    "The new configuration was not taken: ",
-                )
-                .system_line(at, config_path, config(), payload)
-            }
+            } => kind(
+                "config.reload_failed",
+                "medium",
+                "audit",
+                "The new configuration was not taken: ",
+            )
+            .of_config(
+                at,
+                config_path,
+                &[
+                    ("config_path", Value::Text(config_path)),
+                    ("reason", Value::Text(reason)),
+                    ("trigger_source", Value::Text(trigger_source)),
+                    ("validation_errors", Value::Lines(validation_errors)),
+                ],
+            ),
             _ => Vec::new(),
         }
     }

@@ -107,88 +107,76 @@ pub struct Answer {
     pub event: RefusalEvent,
 }
 
-const VERSION_13: &str = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
-const ALLOW_GET: &str = "Allow: GET, HEAD\r\n";
+const PLAIN_HTTP: &str = "plain HTTP requests are not implemented yet";
+const UNREACHED: &str = "the upstream application could not be reached";
+const INVALID: &str = "the upstream application sent an invalid response";
+const LATE: &str = "the upstream application did not respond in time";
+
+/// Reason phrases of the statuses above (RFC 9110 section 15, RFC 6585).
+fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        504 => "Gateway Timeout",
+        _ => "Internal Server Error",
+    }
+}
 
 impl Refusal {
     /// The table.
     pub fn answer(self) -> Answer {
         let http = RefusalEvent::Blocked("http");
         let websocket = RefusalEvent::Blocked("websocket");
-        let line = |status, phrase, code, message, event| Answer {
+        let (status, code, message, event) = match self {
+            Self::BadRequest(message) => (400, "bad_request", message, http),
+            Self::BadUpgrade(message) => (400, "bad_request", message, websocket),
+            Self::NotFound => (404, "not_found", "", RefusalEvent::None),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "", http),
+            Self::RequestTimeout => (408, "request_timeout", "", http),
+            Self::ExpectationFailed => (417, "expectation_failed", "", http),
+            Self::UnsupportedWebSocketVersion => {
+                (426, "unsupported_websocket_version", "", websocket)
+            }
+            Self::HeadersTooLarge => (431, "headers_too_large", "", http),
+            Self::InternalError => (500, "internal_error", "", http),
+            Self::NotImplemented => (501, "not_implemented", PLAIN_HTTP, http),
+            Self::UpstreamUnavailable(_) => (
+                502,
+                "upstream_unavailable",
+                UNREACHED,
+                RefusalEvent::UpstreamUnavailable,
+            ),
+            Self::UpstreamInvalidResponse(_) => (
+                502,
+                "upstream_invalid_response",
+                INVALID,
+                RefusalEvent::UpstreamUnavailable,
+            ),
+            Self::UpstreamTimeout { .. } => {
+                (504, "upstream_timeout", LATE, RefusalEvent::UpstreamTimeout)
+            }
+        };
+        let header_lines = match self {
+            Self::MethodNotAllowed => "Allow: GET, HEAD\r\n",
+            Self::UnsupportedWebSocketVersion => {
+                "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+            }
+            _ => "",
+        };
+        Answer {
             status,
-            phrase,
+            phrase: phrase(status),
             code,
             message,
-            header_lines: "",
+            header_lines,
             event,
-        };
-        match self {
-            Self::BadRequest(message) => line(400, "Bad Request", "bad_request", message, http),
-            Self::BadUpgrade(message) => {
-                line(400, "Bad Request", "bad_request", message, websocket)
-            }
-            Self::NotFound => line(404, "Not Found", "not_found", "", RefusalEvent::None),
-            Self::MethodNotAllowed => {
-                let line = line(405, "Method Not Allowed", "method_not_allowed", "", http);
-                Answer {
-                    header_lines: ALLOW_GET,
-                    ..line
-                }
-            }
-            Self::RequestTimeout => line(408, "Request Timeout", "request_timeout", "", http),
-            Self::ExpectationFailed => {
-                line(417, "Expectation Failed", "expectation_failed", "", http)
-            }
-            Self::UnsupportedWebSocketVersion => {
-                let line = line(
-                    426,
-                    "Upgrade Required",
-                    "unsupported_websocket_version",
-                    "",
-                    websocket,
-                );
-                Answer {
-                    header_lines: VERSION_13,
-                    ..line
-                }
-            }
-            Self::HeadersTooLarge => line(
-                431,
-                "Request Header Fields Too Large",
-                "headers_too_large",
-                "",
-                http,
-            ),
-            Self::InternalError => line(500, "Internal Server Error", "internal_error", "", http),
-            Self::NotImplemented => line(
-                501,
-                "Not Implemented",
-                "not_implemented",
-                "plain HTTP requests are not implemented yet",
-                http,
-            ),
-            Self::UpstreamUnavailable(_) => line(
-                502,
-                "Bad Gateway",
-                "upstream_unavailable",
-                "the upstream application could not be reached",
-                RefusalEvent::UpstreamUnavailable,
-            ),
-            Self::UpstreamInvalidResponse(_) => line(
-                502,
-                "Bad Gateway",
-                "upstream_invalid_response",
-                "the upstream application sent an invalid response",
-                RefusalEvent::UpstreamUnavailable,
-            ),
-            Self::UpstreamTimeout { .. } => line(
-                504,
-                "Gateway Timeout",
-                "upstream_timeout",
-                "the upstream application did not respond in time",
-                RefusalEvent::UpstreamTimeout,
-            ),
         }
     }
 

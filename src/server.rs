@@ -1,33 +1,37 @@
 //! Binds, builds the shared parts, starts and names every thread, drains, and joins them.
 //! No request is looked at here. Called by `cli` for `serve` and `demo`.
 
+mod seat;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admission::policy::Policy;
 use crate::clock;
-use crate::config::{Config, DriverChoice, Source};
+use crate::config::{Config, Source};
 use crate::control::{self, ControlParts};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
-use crate::process::{DriverReport, Phase, Process, VERSION};
-use crate::proxy::core::{self, Command, CoreParts};
-use crate::proxy::driver::{CoreRuntime, Mode, error_name};
+use crate::process::{Phase, Process, VERSION};
+use crate::proxy::core::{Command, CoreParts};
 use crate::published::Published;
+
+use seat::{RunningCore, Seat, seat_cores, usable_cpus};
 
 /// Waiting connections per listener; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
 /// Descriptors kept free for everything that is not a client or its upstream.
 const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Notices that wait for the main thread, besides one per core.
+const NOTICES: usize = 16;
 
 /// Pending event lines may take this long at the end.
 const EVENTS_END: Duration = Duration::from_secs(1);
@@ -64,13 +68,7 @@ pub struct Server {
     writer: EventWriter,
     cores: Vec<RunningCore>,
     notices: mpsc::Receiver<Notice>,
-    notify: mpsc::Sender<Notice>,
-}
-
-#[derive(Debug)]
-struct RunningCore {
-    commands: flume::Sender<Command>,
-    thread: JoinHandle<()>,
+    notify: mpsc::SyncSender<Notice>,
 }
 
 /// What the main thread waits for.
@@ -127,71 +125,71 @@ impl Server {
         let descriptors = raise_descriptor_limit();
         let connections_max = connections_max(config.server.max_connections, descriptors);
         let cpus = usable_cpus();
-        let workers = if config.server.workers == 0 {
-            cpus.len().max(1)
-        } else {
-            usize::from(config.server.workers)
+        let workers = match usize::from(config.server.workers) {
+            0 => cpus.len().max(1),
+            workers => workers,
         };
-        let (listeners, listen) = bind(
-            SocketAddr::new(config.server.host, config.server.port),
-            workers,
-        )?;
-        let metrics = Arc::new(Metrics::new(workers));
-        let (events, writer) =
-            event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
+        let wanted = SocketAddr::new(config.server.host, config.server.port);
+        let (listeners, listen) = bind(wanted, workers)?;
         let pin = config.server.pin_cores.then_some(cpus.as_slice());
         let (mode, driver, seats) = seat_cores(config.server.driver, workers, pin)?;
+        let (name, reason) = (driver.name, &driver.reason);
         tracing::info!(
-            driver = driver.name,
+            driver = name,
             mode = driver.mode,
-            reason = driver.reason,
+            reason,
             workers,
             "driver chosen"
         );
         tracing::info!(descriptors, max_connections = connections_max, "limits");
+        let metrics = Arc::new(Metrics::new(workers));
+        let (events, writer) =
+            event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
         let addresses =
             control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
         let policy = Published::new(Policy::new(config, addresses));
-        let process = Arc::new(Process::new(
-            started,
-            listen,
-            workers,
-            driver,
-            connections_max,
-        ));
-        let (notify, notices) = mpsc::channel();
+        let process = Process::new(started, listen, workers, driver, connections_max);
         let parts = CoreParts {
             number: 0,
             mode,
-            process: Arc::clone(&process),
-            metrics: Arc::clone(&metrics),
-            events: events.clone(),
+            process: Arc::new(process),
+            metrics,
+            events,
         };
-        let cores = seats
-            .into_iter()
-            .zip(listeners)
-            .enumerate()
-            .map(|(number, (seat, listener))| {
-                seat.run(
-                    CoreParts {
-                        number,
-                        ..parts.clone()
-                    },
-                    &policy,
-                    listener,
-                    notify.clone(),
-                )
-            })
-            .collect();
-        drop(parts);
+        let server = Self::serve(parts, policy, source, seats, listeners, writer)?;
+        server.announce();
+        Ok(server)
+    }
+
+    /// Seats the cores and starts the control thread.
+    fn serve(
+        parts: CoreParts,
+        policy: Published<Policy>,
+        source: Option<Source>,
+        seats: Vec<Seat>,
+        listeners: Vec<TcpListener>,
+        writer: EventWriter,
+    ) -> Result<Self, StartError> {
+        let (notify, notices) = mpsc::sync_channel(seats.len() + NOTICES);
+        let mut cores = Vec::with_capacity(seats.len());
+        for (number, (seat, listener)) in seats.into_iter().zip(listeners).enumerate() {
+            let parts = CoreParts {
+                number,
+                ..parts.clone()
+            };
+            cores.push(seat.run(parts, &policy, listener, notify.clone()));
+        }
         let control = ControlParts {
             source,
             policy: policy.clone(),
-            events: events.clone(),
-            metrics: Arc::clone(&metrics.control),
+            events: parts.events.clone(),
+            metrics: Arc::clone(&parts.metrics.control),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
-        let server = Self {
+        let CoreParts {
+            process, events, ..
+        } = parts;
+        Ok(Self {
             process,
             policy,
             events,
@@ -199,9 +197,7 @@ impl Server {
             cores,
             notices,
             notify,
-        };
-        server.announce();
-        Ok(server)
+        })
     }
 
     /// The address it listens on.
@@ -214,7 +210,7 @@ impl Server {
         let notify = self.notify.clone();
         move || {
             // The server is gone already when nobody listens.
-            let _ = notify.send(Notice::Signal(libc::SIGTERM));
+            let _ = notify.try_send(Notice::Signal(libc::SIGTERM));
         }
     }
 
@@ -239,7 +235,7 @@ impl Server {
             match self.notices.recv() {
                 Ok(Notice::Signal(signal)) => break signal,
                 Ok(Notice::CoreEnded(ended)) => {
-                    tracing::error!(error = ?ended.err(), "a core ended before the shutdown")
+                    tracing::error!(error = ?ended.err(), "a core ended before the shutdown");
                 }
                 // Impossible while this thread holds a sender; then there is nothing left to wait for.
                 Err(_) => break libc::SIGTERM,
@@ -317,138 +313,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Processors this process may run on.
-fn usable_cpus() -> Vec<usize> {
-    match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU)
-            .filter(|&cpu| set.is_set(cpu))
-            .collect(),
-        Err(_) => (0..std::thread::available_parallelism().map_or(1, Into::into)).collect(),
-    }
-}
-
-/// A thread whose runtime stands and that waits to be told what to serve.
-struct Seat {
-    begin: mpsc::Sender<Begin>,
-    thread: JoinHandle<()>,
-}
-
-struct Begin {
-    parts: CoreParts,
-    policy: crate::published::Reader<Policy>,
-    listener: TcpListener,
-    commands: flume::Receiver<Command>,
-    notify: mpsc::Sender<Notice>,
-}
-
-impl Seat {
-    fn run(
-        self,
-        parts: CoreParts,
-        policy: &Published<Policy>,
-        listener: TcpListener,
-        notify: mpsc::Sender<Notice>,
-    ) -> RunningCore {
-        let (sender, commands) = flume::bounded(4);
-        // The thread waits for nothing else; it is gone only after a panic, which ends the start loudly anyway.
-        let _ = self.begin.send(Begin {
-            parts,
-            policy: policy.reader(),
-            listener,
-            commands,
-            notify,
-        });
-        RunningCore {
-            commands: sender,
-            thread: self.thread,
-        }
-    }
-}
-
-/// Tries the drivers in their order until every core has a working runtime on its own thread.
-fn seat_cores(
-    choice: DriverChoice,
-    workers: usize,
-    pin: Option<&[usize]>,
-) -> Result<(Mode, DriverReport, Vec<Seat>), StartError> {
-    let mut attempts: Vec<String> = Vec::new();
-    for &mode in Mode::ladder(choice) {
-        match seat_all(mode, workers, pin) {
-            Ok(seats) => {
-                let reason = match (mode, choice, attempts.last()) {
-                    (_, _, Some(failed)) => format!("{failed}; using {}", mode.described()),
-                    (Mode::Epoll, _, None) => "server.driver is epoll".to_owned(),
-                    (_, _, None) => format!("{} works", mode.described()),
-                };
-                return Ok((
-                    mode,
-                    DriverReport {
-                        name: mode.name(),
-                        mode: mode.label(),
-                        reason,
-                    },
-                    seats,
-                ));
-            }
-            Err(error) => attempts.push(format!("{}: {}", mode.call(), error_name(&error))),
-        }
-    }
-    Err(StartError::Driver(attempts))
-}
-
-fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec<Seat>> {
-    let (report, reports) = mpsc::channel();
-    let mut seats = Vec::with_capacity(workers);
-    for number in 0..workers {
-        let (begin, begun) = mpsc::channel::<Begin>();
-        let report = report.clone();
-        let cpu = pin.and_then(|cpus| cpus.get(number % cpus.len().max(1)).copied());
-        let thread = std::thread::Builder::new()
-            .name(format!("vw-core-{number}"))
-            .spawn(move || {
-                pin_to(cpu);
-                let built = CoreRuntime::build(mode);
-                let (runtime, outcome) = match built {
-                    Ok(runtime) => (Some(runtime), Ok(())),
-                    Err(error) => (None, Err(error)),
-                };
-                drop((report.send(outcome), report));
-                if let (Some(mut runtime), Ok(begin)) = (runtime, begun.recv()) {
-                    let Begin {
-                        parts,
-                        policy,
-                        listener,
-                        commands,
-                        notify,
-                    } = begin;
-                    let ended = runtime.block_on(core::run(parts, policy, listener, commands));
-                    // Nobody waits for it when a second signal has ended the process.
-                    let _ = notify.send(Notice::CoreEnded(ended));
-                }
-            })?;
-        seats.push(Seat { begin, thread });
-    }
-    drop(report);
-    // A thread that dies without a report closes the channel, which counts as a failure.
-    let working = reports
-        .iter()
-        .take(workers)
-        .collect::<io::Result<Vec<()>>>()?
-        .len();
-    if working == workers {
-        Ok(seats)
-    } else {
-        Err(io::ErrorKind::Other.into())
-    }
-}
-
-fn pin_to(cpu: Option<usize>) {
-    let Some(cpu) = cpu else { return };
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, %error, "cannot pin this core to its processor");
-    }
 }

@@ -119,10 +119,6 @@ impl Policy {
 
     /// The checks, in the order of the contract; the first refusal ends it. In the open case there is nothing to refuse:
     /// address filter, per-address limits, origin, authentication and per-user limits take their places here.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "every check that joins can refuse"
-    )]
     pub fn admit(&self, _head: &RequestHead<'_>, _origin: &Origin) -> Result<Admitted, Refusal> {
         Ok(Admitted {
             identity: Identity::Anonymous,

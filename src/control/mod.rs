@@ -15,6 +15,7 @@ use tokio::sync::mpsc as changes;
 use tokio::time::Instant;
 
 use crate::admission::policy::{Addresses, Policy};
+use crate::clock;
 use crate::config::{Source, UpstreamTarget};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
@@ -45,7 +46,7 @@ pub struct ControlParts {
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
 pub fn start<N: From<Notice> + Send + 'static>(
     parts: ControlParts,
-    notices: mpsc::Sender<N>,
+    notices: mpsc::SyncSender<N>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,24 +82,28 @@ struct Signals {
     interrupt: Signal,
 }
 
-async fn run<N: From<Notice>>(parts: ControlParts, mut signals: Signals, notices: mpsc::Sender<N>) {
-    let (changed, mut changes) = changes::channel(16);
+async fn run<N: From<Notice>>(
+    parts: ControlParts,
+    mut signals: Signals,
+    notices: mpsc::SyncSender<N>,
+) {
+    let (seen, mut changes) = changes::channel(16);
     let mut watcher = parts
         .policy
         .current()
         .config
         .path
         .as_deref()
-        .and_then(|path| watch::start(path, changed));
+        .and_then(|path| watch::start(path, seen));
     let mut reload = Reload::new(parts);
     let mut settled: Option<Instant> = None;
-    let mut resolve_at = Instant::now() + resolve::FIRST_AFTER;
+    let mut resolve_at = now() + resolve::FIRST_AFTER;
     loop {
         tokio::select! {
             _ = signals.hangup.recv() => reload.run(Trigger::Signal).await,
             _ = signals.terminate.recv() => notify(&notices, libc::SIGTERM),
             _ = signals.interrupt.recv() => notify(&notices, libc::SIGINT),
-            Some(()) = changes.recv() => settled = Some(Instant::now() + reload.debounce()),
+            Some(()) = changes.recv() => settled = Some(now() + reload.debounce()),
             () = at(settled) => {
                 settled = None;
                 if let Some(watcher) = &mut watcher {
@@ -110,15 +115,19 @@ async fn run<N: From<Notice>>(parts: ControlParts, mut signals: Signals, notices
                 }
             }
             () = tokio::time::sleep_until(resolve_at) => {
-                resolve_at = Instant::now() + reload.resolve_again().await;
+                resolve_at = now() + reload.resolve_again().await;
             }
         }
     }
 }
 
-fn notify<N: From<Notice>>(notices: &mpsc::Sender<N>, signal: i32) {
-    // Nobody listens any more only when the process is ending already.
-    let _ = notices.send(Notice::Stop(signal).into());
+fn notify<N: From<Notice>>(notices: &mpsc::SyncSender<N>, signal: i32) {
+    // A full or closed channel belongs to a process that is ending already.
+    let _ = notices.try_send(Notice::Stop(signal).into());
+}
+
+fn now() -> Instant {
+    Instant::from_std(clock::now())
 }
 
 async fn at(time: Option<Instant>) {

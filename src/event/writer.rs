@@ -154,12 +154,8 @@ impl<W: Write> Sink<W> {
                 .position(|&byte| byte == b'\n')
                 .map_or(rest.len(), |end| end + 1)
         };
-        let dropped = rest
-            .get(keep..)
-            .unwrap_or_default()
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count();
+        let lost = rest.get(keep..).unwrap_or_default();
+        let dropped = memchr::memchr_iter(b'\n', lost).count();
         self.metrics.write_error.fetch_add(
             u64::try_from(dropped).unwrap_or(u64::MAX),
             Ordering::Relaxed,
@@ -241,20 +237,21 @@ mod tests {
         }
     }
 
+    struct Stuck(Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Blocks until the test lets go.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_stuck_reader_costs_lines_not_time() {
         let (blocked, wait) = sync_channel::<()>(0);
-        struct Stuck(Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                // Blocks until the test lets go.
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let metrics = Arc::new(EventLogMetrics::default());
         let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else {
             panic!("no thread")

@@ -160,10 +160,10 @@ impl Relay<'_> {
         out.clear();
         let mut complete = decoder.is_complete();
         while !complete && !piece.is_empty() {
-            let decoded = decoder.decode(piece).map_err(|_| Cut::Upstream)?;
-            put_chunk(out, piece.get(decoded.data).unwrap_or_default());
-            complete = decoded.is_complete;
-            piece = piece.get(decoded.consumed..).unwrap_or_default();
+            let part = decoder.decode(piece).map_err(|_| Cut::Upstream)?;
+            put_chunk(out, piece.get(part.data).unwrap_or_default());
+            complete = part.is_complete;
+            piece = piece.get(part.consumed..).unwrap_or_default();
         }
         if complete {
             out.extend_from_slice(LAST_CHUNK);

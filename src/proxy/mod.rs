@@ -2,7 +2,17 @@
 //! No file, no name resolution, no blocking call and no rule about HTTP or WebSocket bytes may live here.
 //! Started by `server`; `connection` is the place to begin reading.
 
-pub(crate) mod connection;
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+mod connection;
 pub mod core;
 pub mod driver;
 mod exchange;

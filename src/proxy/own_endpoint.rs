@@ -1,13 +1,16 @@
 //! The endpoints under `/_vibewarden/`: health, ready, metrics. Never proxied, no limits, no events (contract section 12).
 
+use std::time::Duration;
+
 use serde::Serialize;
 
+use super::connection::linger;
 use super::core::Core;
 use super::stream::Socket;
 use crate::admission::policy::Policy;
 use crate::metrics;
 use crate::process::{Phase, VERSION};
-use crate::refusal::{Answer, Refusal};
+use crate::refusal::Refusal;
 use crate::wire::head::Framing;
 use crate::wire::request::RequestHead;
 
@@ -19,7 +22,7 @@ pub(crate) struct Request {
     head_only: bool,
     /// The client keeps the connection and nothing of this request is unread.
     keep_alive: bool,
-    request_id: Box<str>,
+    id: Box<str>,
 }
 
 #[derive(Clone, Copy)]
@@ -48,7 +51,7 @@ impl Request {
             is_read: matches!(head.method, "GET" | "HEAD"),
             head_only: head.method == "HEAD",
             keep_alive: head.keep_alive && !has_content && !asks_to_upgrade,
-            request_id,
+            id: request_id,
         }
     }
 }
@@ -76,7 +79,7 @@ struct Components {
 }
 
 #[derive(Serialize)]
-struct Ready {
+struct Readiness {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -85,6 +88,15 @@ struct Ready {
 
 /// State of the upstream where no probe runs.
 const UPSTREAM_UNKNOWN: &str = "unknown";
+
+/// What an own endpoint says when it answers.
+struct Page {
+    status: u16,
+    phrase: &'static str,
+    content_type: &'static str,
+    header_lines: &'static str,
+    body: Vec<u8>,
+}
 
 /// Answers; true when the connection goes on with the next request.
 pub(crate) async fn answer(
@@ -95,73 +107,63 @@ pub(crate) async fn answer(
 ) -> bool {
     let keep_alive = request.keep_alive && !core.is_draining();
     let mut out = Vec::with_capacity(1024);
-    let refused = |out: &mut Vec<u8>, refusal: Refusal| {
-        let answer: Answer = refusal.answer();
-        core.metrics.refusals.count(
-            answer.code,
-            0,
-            policy.no_pattern(),
-            std::time::Duration::ZERO,
-        );
-        answer.write(out, &request.request_id, request.head_only, !keep_alive);
-    };
-    match request.endpoint {
-        _ if !request.is_read => refused(&mut out, Refusal::MethodNotAllowed),
-        Some(Endpoint::Health) => {
-            let body = json(&health(core, policy));
-            put(
-                &mut out,
-                200,
-                "OK",
-                "application/json",
-                "X-Vibewarden: 1\r\n",
-                &body,
-                request,
-                keep_alive,
-            );
+    match page(core, policy, request) {
+        Ok(page) => page.write(&mut out, request.head_only, keep_alive),
+        Err(refusal) => {
+            let answer = refusal.answer();
+            core.metrics
+                .refusals
+                .count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
+            answer.write(&mut out, &request.id, request.head_only, !keep_alive);
         }
-        Some(Endpoint::Ready) => {
-            let ready = ready(core.process.phase());
-            let (status, phrase) = if ready.ready {
-                (200, "OK")
-            } else {
-                (503, "Service Unavailable")
-            };
-            put(
-                &mut out,
-                status,
-                phrase,
-                "application/json",
-                "",
-                &json(&ready),
-                request,
-                keep_alive,
-            );
-        }
-        Some(Endpoint::Metrics) if policy.config.telemetry.enabled => {
-            let body = metrics::render(&core.all_metrics, &core.process);
-            let kind = "text/plain; version=0.0.4; charset=utf-8";
-            put(
-                &mut out,
-                200,
-                "OK",
-                kind,
-                "",
-                body.as_bytes(),
-                request,
-                keep_alive,
-            );
-        }
-        Some(Endpoint::Metrics) | None => refused(&mut out, Refusal::NotFound),
     }
     let sent = client
         .send_all(&out, policy.config.server.write_timeout)
         .await
         .is_ok();
     if sent && !keep_alive {
-        super::connection::linger(client).await;
+        linger(client).await;
     }
     sent && keep_alive
+}
+
+fn page(core: &Core, policy: &Policy, request: &Request) -> Result<Page, Refusal> {
+    if !request.is_read {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let ok = |header_lines, body| Page {
+        status: 200,
+        phrase: "OK",
+        content_type: "application/json",
+        header_lines,
+        body,
+    };
+    match request.endpoint {
+        Some(Endpoint::Health) => Ok(ok("X-Vibewarden: 1\r\n", json(&health(core, policy)))),
+        Some(Endpoint::Ready) => {
+            let ready = ready(core.process.phase());
+            let page = ok("", json(&ready));
+            if ready.ready {
+                return Ok(page);
+            }
+            Ok(Page {
+                status: 503,
+                phrase: "Service Unavailable",
+                ..page
+            })
+        }
+        Some(Endpoint::Metrics) if policy.config.telemetry.enabled => {
+            let page = ok(
+                "",
+                metrics::render(&core.all_metrics, &core.process).into_bytes(),
+            );
+            Ok(Page {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..page
+            })
+        }
+        Some(Endpoint::Metrics) | None => Err(Refusal::NotFound),
+    }
 }
 
 fn health<'a>(core: &'a Core, policy: &Policy) -> Health<'a> {
@@ -181,13 +183,13 @@ fn health<'a>(core: &'a Core, policy: &Policy) -> Health<'a> {
     }
 }
 
-fn ready(phase: Phase) -> Ready {
+fn ready(phase: Phase) -> Readiness {
     let reason = match phase {
         Phase::Ready => None,
         Phase::Starting => Some("starting"),
         Phase::Draining => Some("draining"),
     };
-    Ready {
+    Readiness {
         ready: reason.is_none(),
         reason,
         upstream: UPSTREAM_UNKNOWN,
@@ -199,40 +201,29 @@ fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of an HTTP answer, in the order in which they are written"
-)]
-fn put(
-    out: &mut Vec<u8>,
-    status: u16,
-    phrase: &str,
-    content_type: &str,
-    header_lines: &str,
-    body: &[u8],
-    request: &Request,
-    keep_alive: bool,
-) {
-    for part in [
-        "HTTP/1.1 ",
-        itoa::Buffer::new().format(status),
-        " ",
-        phrase,
-        "\r\nContent-Type: ",
-        content_type,
-        "\r\nContent-Length: ",
-        itoa::Buffer::new().format(body.len()),
-        "\r\nCache-Control: no-store\r\n",
-        header_lines,
-        if keep_alive {
-            "\r\n"
-        } else {
-            "Connection: close\r\n\r\n"
-        },
-    ] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    if !request.head_only {
-        out.extend_from_slice(body);
+impl Page {
+    fn write(&self, out: &mut Vec<u8>, head_only: bool, keep_alive: bool) {
+        for part in [
+            "HTTP/1.1 ",
+            itoa::Buffer::new().format(self.status),
+            " ",
+            self.phrase,
+            "\r\nContent-Type: ",
+            self.content_type,
+            "\r\nContent-Length: ",
+            itoa::Buffer::new().format(self.body.len()),
+            "\r\nCache-Control: no-store\r\n",
+            self.header_lines,
+            if keep_alive {
+                "\r\n"
+            } else {
+                "Connection: close\r\n\r\n"
+            },
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        if !head_only {
+            out.extend_from_slice(&self.body);
+        }
     }
 }

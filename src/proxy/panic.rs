@@ -10,12 +10,14 @@ use std::task::Poll;
 /// consistent between any two of their own calls, so that unwinding in between leaves them whole.
 pub(crate) async fn caught<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => {
-            tracing::error!("a connection was ended by a defect of the proxy; the panic message is on standard error");
-            Poll::Ready(None)
+    poll_fn(|context| {
+        if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            return polled.map(Some);
         }
+        tracing::error!(
+            "a connection was ended by a defect of the proxy; its message is on standard error"
+        );
+        Poll::Ready(None)
     })
     .await
 }

@@ -99,9 +99,7 @@ impl Socket {
             self.writable()
                 .await
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            if let Err(error) = sockopt::socket_error(self.fd())? {
-                return Err(error);
-            }
+            sockopt::socket_error(self.fd())??;
         }
     }
 

@@ -249,7 +249,7 @@ impl Drop for Listed<'_> {
 mod tests {
     use super::*;
 
-    const AFTER: Duration = Duration::from_secs(60);
+    const AFTER: Duration = Duration::from_mins(1);
     const ANSWERED: Acknowledgement = Acknowledgement {
         outstanding: false,
         last_ack_ms: 50_000,

@@ -261,13 +261,13 @@ pub fn write_declined(out: &mut Vec<u8>, head: &ResponseHead<'_>, body: BodyFram
         match header.field {
             Field::ContentLength => match body {
                 BodyFraming::Length(length) => {
-                    lines.keep_as(header, number.format(length).as_bytes())
+                    lines.keep_as(header, number.format(length).as_bytes());
                 }
                 BodyFraming::None if head.status != 204 => lines.keep(header),
                 _ => {}
             },
             Field::TransferEncoding if body == BodyFraming::Chunked => {
-                lines.keep_as(header, b"chunked")
+                lines.keep_as(header, b"chunked");
             }
             Field::TransferEncoding => {}
             _ if keeps_answer(header, head, via) => lines.keep(header),
