@@ -290,26 +290,24 @@ impl Server {
 
 /// One listener per core on the same address (socket(7), `SO_REUSEPORT`). With port 0 the first one finds the port.
 fn bind(wanted: SocketAddr, workers: usize) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
-    let mut address = wanted;
-    let mut listeners = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let listener = listen(address).map_err(|error| StartError::Listen(wanted, error))?;
-        address = listener
-            .local_addr()
-            .map_err(|error| StartError::Listen(wanted, error))?;
-        listeners.push(listener);
-    }
-    Ok((listeners, address))
+    let failed = |error| StartError::Listen(wanted, error);
+    // Listeners that share a port never collide, not even with those of another process: ask once without sharing.
+    let alone = listen(wanted, false).map_err(failed)?;
+    let address = alone.local_addr().map_err(failed)?;
+    drop(alone);
+    let listeners: io::Result<Vec<TcpListener>> =
+        (0..workers).map(|_| listen(address, true)).collect();
+    Ok((listeners.map_err(failed)?, address))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -76,6 +76,14 @@ enum Judged {
     Upgrade(Attempt),
 }
 
+/// A head that is refused.
+struct Rejected {
+    refusal: Refusal,
+    facts: Facts,
+    /// It asked for a WebSocket.
+    is_upgrade: bool,
+}
+
 /// An admitted upgrade: what goes upstream, and what has to come back.
 pub(crate) struct Attempt {
     pub(crate) forwarded_head: Vec<u8>,
@@ -161,7 +169,14 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
                 buffer.consume(head_bytes);
                 return upgrade(core, client, &policy, attempt, &mut buffer, started).await;
             }
-            Err((refusal, facts)) => {
+            Err(Rejected {
+                refusal,
+                facts,
+                is_upgrade,
+            }) => {
+                if is_upgrade {
+                    core.metrics.upgrade(UpgradeResult::Refused);
+                }
                 let head_only = facts.method.as_deref() == Some("HEAD");
                 refuse(core, client, &policy, &facts, refusal, head_only).await;
                 return Next::Close;
@@ -175,8 +190,12 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
 }
 
 /// Steps 2 to 10 of section 5.1: everything that is decided from the head alone.
-fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal, Facts)> {
-    let parsed = RequestHead::parse(head).map_err(|error| (error.into(), Facts::unread(peer)))?;
+fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected> {
+    let parsed = RequestHead::parse(head).map_err(|error| Rejected {
+        refusal: error.into(),
+        facts: Facts::unread(peer),
+        is_upgrade: false,
+    })?;
     let origin = policy.origin(&parsed, peer);
     let request_id = forward::request_id(&parsed).map_or_else(new_request_id, Into::into);
     let path = parsed.path();
@@ -188,7 +207,13 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal,
     };
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
-        Err(error) => return Err((error.into(), facts)),
+        Err(error) => {
+            return Err(Rejected {
+                refusal: error.into(),
+                facts,
+                is_upgrade: true,
+            });
+        }
     };
     if parsed.is_own_endpoint() {
         return Ok(Judged::Own(own_endpoint::Request::of(
@@ -198,10 +223,20 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, (Refusal,
     }
     let admitted = match policy.admit(&parsed, &origin) {
         Ok(admitted) => admitted,
-        Err(refusal) => return Err((refusal, facts)),
+        Err(refusal) => {
+            return Err(Rejected {
+                refusal,
+                facts,
+                is_upgrade: upgrade.is_some(),
+            });
+        }
     };
     let Some(upgrade) = upgrade else {
-        return Err((Refusal::NotImplemented, facts));
+        return Err(Rejected {
+            refusal: Refusal::NotImplemented,
+            facts,
+            is_upgrade: false,
+        });
     };
     let forwarding = Forwarding {
         client: origin.client,
@@ -281,7 +316,7 @@ async fn upgrade(
         } => {
             core.metrics.upgrade(UpgradeResult::Declined);
             log(status, answer_bytes);
-            linger(client).await;
+            linger(core, client).await;
             Next::Close
         }
         Outcome::ClientLeft => {
@@ -460,7 +495,7 @@ async fn refuse(
         .await
         .is_ok()
     {
-        linger(client).await;
+        linger(core, client).await;
     }
 }
 
@@ -470,15 +505,15 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
 /// the answer on its way to the client (RFC 9112 section 9.6).
-pub(crate) async fn linger(client: &Socket) {
+pub(crate) async fn linger(core: &Core, client: &Socket) {
     if client.shutdown_write().is_err() {
         return;
     }
     let discard = async {
-        let mut sink = vec![0; 16 * 1024];
         let mut discarded = 0;
         while discarded < LINGER_BYTES {
-            match client.try_recv(&mut sink) {
+            let received = client.try_recv(&mut core.scratch.borrow_mut());
+            match received {
                 Ok(0) => return,
                 Ok(received) => discarded += received,
                 Err(Errno::AGAIN) if client.readable().await.is_ok() => {}

@@ -22,7 +22,7 @@ use super::connection;
 use super::driver::Mode;
 use super::pipe::PipePool;
 use super::stream::{Socket, clear_liveness, set_liveness};
-use super::tunnels::{Tunnels, VISITS};
+use super::tunnels::{Tunnels, VISIT_SHARES, VISITS};
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::EventSender;
@@ -42,8 +42,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Requests under way may finish for this long even when `server.drain_timeout` is shorter.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
-/// The list of tunnels is visited in this many shares per round, so that a long list never holds the core up.
-const VISIT_SHARES: u32 = 16;
+/// A longer drain is as good as none; the bound keeps the arithmetic of deadlines safe.
+const DRAIN_MAX: Duration = Duration::from_hours(24 * 365);
 
 /// What another thread may tell a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,7 +235,11 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
                 return Accepted::Exhausted;
             }
             // The connection that was next is gone already (accept(2)); the one after it may be well.
-            Err(_) => {}
+            Err(Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::INTR) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                return Accepted::Exhausted;
+            }
         }
     }
     Accepted::More
@@ -272,14 +276,14 @@ async fn keep_liveness(core: Rc<Core>) {
             continue;
         };
         monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
-        core.tunnels
-            .visit_share(VISIT_SHARES as usize, clock::now(), after);
+        core.tunnels.visit_share(clock::now(), after);
     }
 }
 
 /// Closes the tunnels one after the other over `time`, then everything that is left.
 async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
     let begun = clock::now();
+    let time = time.min(DRAIN_MAX);
     let closed_before = closed_by_shutdown(core);
     core.draining.give();
     let close_all = async {

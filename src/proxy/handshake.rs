@@ -128,7 +128,8 @@ async fn ask_upstream(
         .upstream_head_timeout
         .or(policy.config.server.write_timeout);
     let ask = async {
-        let upstream = within(Some(CONNECT_TIME), connect(core, policy)).await?;
+        let upstream = within(Some(CONNECT_TIME), connect(policy)).await;
+        let upstream = upstream.inspect_err(|refusal| count_failure(core, policy, *refusal))?;
         let lost = |_| Refusal::UpstreamUnavailable(Unavailable::Closed);
         upstream
             .send_all(&attempt.forwarded_head, None)
@@ -155,12 +156,13 @@ async fn within<T>(
 }
 
 /// Connects to the first address that accepts.
-async fn connect(core: &Core, policy: &Policy) -> Result<Socket, Refusal> {
+async fn connect(policy: &Policy) -> Result<Socket, Refusal> {
     let connected = match &policy.addresses {
         Addresses::Tcp(addresses) => {
+            let dead_peer_after = policy.config.server.dead_peer_after;
             let mut last = Err(Unavailable::Unresolved);
             for address in addresses {
-                last = connect_tcp(address, policy.config.server.dead_peer_after)
+                last = connect_tcp(address, dead_peer_after)
                     .await
                     .map_err(unavailable);
                 if last.is_ok() {
@@ -171,12 +173,17 @@ async fn connect(core: &Core, policy: &Policy) -> Result<Socket, Refusal> {
         }
         Addresses::Unix(path) => connect_unix(path).await.map_err(unavailable),
     };
-    connected.map_err(|reason| {
-        core.metrics
-            .connect_failures
-            .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
-        Refusal::UpstreamUnavailable(reason)
-    })
+    connected.map_err(Refusal::UpstreamUnavailable)
+}
+
+fn count_failure(core: &Core, policy: &Policy, refusal: Refusal) {
+    let reason = match refusal {
+        Refusal::UpstreamUnavailable(reason) => reason,
+        _ => Unavailable::Timeout,
+    };
+    core.metrics
+        .connect_failures
+        .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
 }
 
 async fn connect_tcp(

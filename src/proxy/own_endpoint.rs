@@ -122,7 +122,7 @@ pub(crate) async fn answer(
         .await
         .is_ok();
     if sent && !keep_alive {
-        linger(client).await;
+        linger(core, client).await;
     }
     sent && keep_alive
 }

@@ -17,6 +17,9 @@ use crate::sys::{self, Acknowledgement};
 /// dead peer is found within the time plus a fifth.
 pub(crate) const VISITS: u32 = 10;
 
+/// The list is visited in this many shares per round, so that a long list never holds the core up.
+pub(crate) const VISIT_SHARES: u32 = 16;
+
 /// The two connections of a tunnel and what others may tell it.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
@@ -45,8 +48,8 @@ enum Queue {
     /// Not empty since then.
     Waiting {
         since: Instant,
-        /// The last visit found no acknowledgement for the whole time.
-        suspect: bool,
+        /// When a visit first found that no acknowledgement had come for the whole time.
+        silent_since: Option<Instant>,
     },
 }
 
@@ -71,25 +74,40 @@ fn judge(
         Queue::Idle | Queue::Sent => (
             Queue::Waiting {
                 since: now,
-                suspect: false,
+                silent_since: None,
             },
             Verdict::Nothing,
         ),
         Queue::Waiting { .. } if !queued => (Queue::Idle, Verdict::SetUserTimeout(dead_after)),
-        Queue::Waiting { since, suspect } => {
+        Queue::Waiting {
+            since,
+            silent_since,
+        } => {
             let silent = ack.outstanding && u128::from(ack.last_ack_ms) >= dead_after.as_millis();
-            let next = Queue::Waiting {
-                since,
-                suspect: silent,
-            };
-            match (silent, suspect) {
-                (true, true) => (next, Verdict::Dead),
-                (true, false) => (next, Verdict::Nothing),
-                (false, _) => (
-                    next,
-                    Verdict::SetUserTimeout(now.saturating_duration_since(since) + dead_after),
-                ),
+            if !silent {
+                let ahead = now.saturating_duration_since(since) + dead_after;
+                let queue = Queue::Waiting {
+                    since,
+                    silent_since: None,
+                };
+                return (queue, Verdict::SetUserTimeout(ahead));
             }
+            let silent_since = silent_since.unwrap_or(now);
+            // An answer to a probe that had just left must have had the time to come.
+            let doubt = dead_after / (2 * VISITS);
+            let dead = now.saturating_duration_since(silent_since) >= doubt;
+            let queue = Queue::Waiting {
+                since,
+                silent_since: Some(silent_since),
+            };
+            (
+                queue,
+                if dead {
+                    Verdict::Dead
+                } else {
+                    Verdict::Nothing
+                },
+            )
         }
     }
 }
@@ -184,7 +202,7 @@ impl Tunnel {
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
     open: RefCell<Vec<Rc<Tunnel>>>,
-    cursor: Cell<usize>,
+    share: Cell<usize>,
 }
 
 impl Tunnels {
@@ -215,21 +233,13 @@ impl Tunnels {
         self.open.borrow().clone()
     }
 
-    /// Visits one share of the list: called `shares` times it has visited every tunnel once.
-    pub(crate) fn visit_share(&self, shares: usize, now: Instant, dead_after: Duration) {
+    /// Visits one share of the list: called `VISIT_SHARES` times it has visited every tunnel once.
+    pub(crate) fn visit_share(&self, now: Instant, dead_after: Duration) {
+        let share = self.share.get();
+        self.share.set((share + 1) % VISIT_SHARES as usize);
         let open = self.open.borrow();
-        let share = open.len().div_ceil(shares.max(1));
-        let from = if self.cursor.get() < open.len() {
-            self.cursor.get()
-        } else {
-            0
-        };
-        let to = (from + share).min(open.len());
-        open.get(from..to)
-            .unwrap_or_default()
-            .iter()
-            .for_each(|tunnel| tunnel.visit(now, dead_after));
-        self.cursor.set(to);
+        let due = open.iter().skip(share).step_by(VISIT_SHARES as usize);
+        due.for_each(|tunnel| tunnel.visit(now, dead_after));
     }
 }
 
@@ -259,8 +269,11 @@ mod tests {
         last_ack_ms: 60_000,
     };
 
-    fn waiting(since: Instant, suspect: bool) -> Queue {
-        Queue::Waiting { since, suspect }
+    fn waiting(since: Instant, silent_since: Option<Instant>) -> Queue {
+        Queue::Waiting {
+            since,
+            silent_since,
+        }
     }
 
     #[test]
@@ -283,24 +296,36 @@ mod tests {
     #[test]
     fn two_visits_without_an_acknowledgement_end_it_and_one_does_not() {
         let now = crate::clock::now();
-        let (queue, verdict) = judge(waiting(now, false), true, UNANSWERED, now, AFTER);
-        assert_eq!((queue, verdict), (waiting(now, true), Verdict::Nothing));
-        assert_eq!(judge(queue, true, UNANSWERED, now, AFTER).1, Verdict::Dead);
+        let later = now + AFTER / VISITS;
+        let (queue, verdict) = judge(waiting(now, None), true, UNANSWERED, now, AFTER);
+        assert_eq!(
+            (queue, verdict),
+            (waiting(now, Some(now)), Verdict::Nothing)
+        );
+        assert_eq!(
+            judge(queue, true, UNANSWERED, now, AFTER).1,
+            Verdict::Nothing
+        );
+        assert_eq!(
+            judge(queue, true, UNANSWERED, later, AFTER).1,
+            Verdict::Dead
+        );
         // An acknowledgement in between clears the suspicion.
-        let (queue, _) = judge(waiting(now, true), true, ANSWERED, now, AFTER);
-        assert_eq!(queue, waiting(now, false));
+        assert_eq!(
+            judge(queue, true, ANSWERED, later, AFTER).0,
+            waiting(now, None)
+        );
     }
 
     #[test]
     fn an_empty_queue_gets_the_ordinary_timeout_back() {
         let now = crate::clock::now();
+        let (queue, verdict) = judge(waiting(now, Some(now)), false, UNANSWERED, now, AFTER);
         assert_eq!(
-            judge(waiting(now, true), false, UNANSWERED, now, AFTER),
+            (queue, verdict),
             (Queue::Idle, Verdict::SetUserTimeout(AFTER))
         );
-        assert_eq!(
-            judge(Queue::Sent, false, UNANSWERED, now, AFTER),
-            (Queue::Idle, Verdict::Nothing)
-        );
+        let (queue, verdict) = judge(Queue::Sent, false, UNANSWERED, now, AFTER);
+        assert_eq!((queue, verdict), (Queue::Idle, Verdict::Nothing));
     }
 }
