@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
 use super::core::{ConnectionPlace, Core};
-use super::handshake::{self, Outcome};
+use super::handshake::{self, Early, Outcome};
 use super::head_buffer::HeadBuffer;
 use super::own_endpoint;
 use super::panic::caught;
@@ -20,7 +20,7 @@ use super::tunnels::Tunnel;
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::{Event, RequestFacts};
-use crate::metrics::UpgradeResult;
+use crate::metrics::{CloseReason, UpgradeResult};
 use crate::refusal::{Refusal, RefusalEvent};
 use crate::wire::forward::{self, Forwarding, Purpose};
 use crate::wire::head::{HeadError, HeadScanner};
@@ -65,6 +65,7 @@ enum Next {
         upstream_is_tcp: bool,
         facts: Facts,
         opened: Instant,
+        early: Early,
     },
     /// Nothing more is served.
     Close,
@@ -108,12 +109,14 @@ pub(crate) async fn serve(
             upstream_is_tcp,
             facts,
             opened,
+            early,
         }) => {
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            if caught(serve_tunnel(&core, &tunnel, &facts, opened))
+            if caught(serve_tunnel(&core, &tunnel, &facts, opened, early))
                 .await
                 .is_none()
             {
+                core.metrics.tunnel_closed(CloseReason::ConnectionError);
                 core.metrics.task_panics.add(1);
             }
         }
@@ -299,6 +302,7 @@ async fn upgrade(
             upstream,
             upstream_is_tcp,
             answer_bytes,
+            early,
         } => {
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
@@ -308,6 +312,7 @@ async fn upgrade(
                 upstream_is_tcp,
                 facts,
                 opened: clock::now(),
+                early,
             }
         }
         Outcome::Declined {
@@ -335,8 +340,16 @@ async fn upgrade(
 }
 
 /// From the 101 to the last byte.
-async fn serve_tunnel(core: &Core, tunnel: &Rc<Tunnel>, facts: &Facts, opened: Instant) {
+async fn serve_tunnel(
+    core: &Core,
+    tunnel: &Rc<Tunnel>,
+    facts: &Facts,
+    opened: Instant,
+    early: Early,
+) {
     core.metrics.tunnels_opened.add(1);
+    core.metrics.to_upstream_bytes.add(early.to_upstream_bytes);
+    core.metrics.to_client_bytes.add(early.to_client_bytes);
     let listed = core.tunnels.add(tunnel);
     let relayed = relay(core, tunnel).await;
     drop(listed);
@@ -344,8 +357,8 @@ async fn serve_tunnel(core: &Core, tunnel: &Rc<Tunnel>, facts: &Facts, opened: I
     if core.policy().config.log.access_log {
         let event = Event::WebSocketClosed {
             request: facts.request(),
-            bytes_to_client: relayed.to_client_bytes,
-            bytes_to_upstream: relayed.to_upstream_bytes,
+            bytes_to_client: early.to_client_bytes + relayed.to_client_bytes,
+            bytes_to_upstream: early.to_upstream_bytes + relayed.to_upstream_bytes,
             duration_ms: milliseconds(clock::now().saturating_duration_since(opened)),
             reason: relayed.ended.word(),
         };

@@ -37,6 +37,7 @@ pub(crate) enum Outcome {
         upstream: Socket,
         upstream_is_tcp: bool,
         answer_bytes: u64,
+        early: Early,
     },
     /// Another answer was relayed, whole or cut off.
     Declined { status: u16, answer_bytes: u64 },
@@ -44,6 +45,13 @@ pub(crate) enum Outcome {
     ClientLeft,
     /// The upstream gave no answer that could be relayed.
     Refused(Refusal),
+}
+
+/// Bytes of the tunnel that were moved before its relay began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Early {
+    pub(crate) to_upstream_bytes: u64,
+    pub(crate) to_client_bytes: u64,
 }
 
 /// The final answer of the upstream, as it goes to the client.
@@ -82,10 +90,15 @@ pub(crate) async fn open(
                 upstream.reset_on_close();
             }
             let upstream_is_tcp = matches!(policy.addresses, Addresses::Tcp(_));
+            let early = Early {
+                to_upstream_bytes: early.filled().len() as u64,
+                to_client_bytes: received.filled().len() as u64,
+            };
             Outcome::Opened {
                 upstream,
                 upstream_is_tcp,
                 answer_bytes,
+                early,
             }
         }
         Ok((upstream, Answer::Other(answer))) => {
