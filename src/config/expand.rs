@@ -9,8 +9,7 @@ use super::mistakes::{Mistake, Problem};
 /// The scheme of references into the secret store of the wider product.
 const SECRET_SCHEME: &str = "secret://";
 
-/// Expands every text value below `value`, which stands at `place`. A value with a mistake becomes null, so that nobody
-/// complains about it a second time.
+/// Expands every text value below `value`, which stands at `place`. A value with a mistake stays as it is.
 pub(super) fn tree(
     value: &mut Value,
     place: &str,
@@ -80,6 +79,7 @@ fn text(written: &str, env: &BTreeMap<String, String>) -> Result<String, Vec<Pro
     if refers_to_secret(&expanded) {
         problems.push(Problem::SecretReference);
     }
+    problems.dedup();
     if problems.is_empty() {
         Ok(expanded)
     } else {

@@ -163,59 +163,40 @@ impl fmt::Display for Problem {
             }
             Self::TooSmall { min, got } => write!(f, "must be >= {min}, got {}", Shown(got)),
             Self::NotAccepted { got, accepted } => {
-                let list = accepted
-                    .iter()
-                    .map(|value| format!("\"{value}\""))
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let accepted = Quoted(accepted);
                 write!(
                     f,
-                    "\"{}\" is not accepted; accepted values: {list}",
+                    "\"{}\" is not accepted; accepted values: {accepted}",
                     Shown(got)
                 )
             }
-            Self::NotDuration { got } => {
-                write!(
-                    f,
-                    "\"{}\" is not a duration (examples: 300ms, 30s, 2h45m)",
-                    Shown(got)
-                )
-            }
-            Self::NotSize { got } => {
-                write!(
-                    f,
-                    "\"{}\" is not a size (supported units: B, KB, MB, GB, TB)",
-                    Shown(got)
-                )
-            }
+            Self::NotDuration { got } => write!(f, "\"{}\" {NOT_DURATION}", Shown(got)),
+            Self::NotSize { got } => write!(f, "\"{}\" {NOT_SIZE}", Shown(got)),
             Self::NotUrl { got, why } => write!(f, "\"{}\" is not a usable URL: {why}", Shown(got)),
-            Self::NotAddress { got } => {
-                write!(f, "\"{}\" is not a valid IP address or CIDR", Shown(got))
-            }
+            Self::NotAddress { got } => write!(f, "\"{}\" {NOT_ADDRESS}", Shown(got)),
             Self::NotValid { got, why } => write!(f, "\"{}\" is not valid here: {why}", Shown(got)),
             Self::CannotRead { path, why } => write!(f, "cannot read \"{}\": {why}", Shown(path)),
             Self::RequiredWhen { key, value } => write!(f, "required when {key} is {value}"),
             Self::VariableNotSet { name } => write!(f, "environment variable {name} is not set"),
             Self::SecretReference => write!(f, "secret:// references are not supported"),
-            Self::Disagree { keys, values } => {
+            Self::Disagree {
+                keys: [one, other],
+                values: [left, right],
+            } => {
                 write!(
                     f,
-                    "{} and {} disagree ({}, {})",
-                    keys[0],
-                    keys[1],
-                    Shown(&values[0]),
-                    Shown(&values[1])
+                    "{one} and {other} disagree ({}, {})",
+                    Shown(left),
+                    Shown(right)
                 )
             }
-            Self::ProtectionMissing { section } => write!(
-                f,
-                "asks for a protection this engine does not provide; remove it or list \"{section}\" in allow_unsupported"
-            ),
-            Self::ProviderNotSupported { got } => write!(
-                f,
-                "\"{}\" is not supported by this engine; use \"external\" or \"self-signed\"",
-                Shown(got)
-            ),
+            Self::ProtectionMissing { section } => {
+                write!(
+                    f,
+                    "{PROTECTION_MISSING}; remove it or list \"{section}\" in allow_unsupported"
+                )
+            }
+            Self::ProviderNotSupported { got } => write!(f, "\"{}\" {NO_ACME}", Shown(got)),
             Self::KeyStore => write!(f, "key stores are not supported"),
             Self::NotImplemented { off } => {
                 write!(
@@ -225,6 +206,25 @@ impl fmt::Display for Problem {
             }
             Self::Malformed(what) => write!(f, "{}", Shown(what)),
         }
+    }
+}
+
+const NOT_DURATION: &str = "is not a duration (examples: 300ms, 30s, 2h45m)";
+const NOT_SIZE: &str = "is not a size (supported units: B, KB, MB, GB, TB)";
+const NOT_ADDRESS: &str = "is not a valid IP address or CIDR";
+const NO_ACME: &str = "is not supported by this engine; use \"external\" or \"self-signed\"";
+const PROTECTION_MISSING: &str = "asks for a protection this engine does not provide";
+
+/// `"a", "b"`
+struct Quoted<'t>(&'t [&'static str]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, value) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}\"{value}\"")?;
+        }
+        Ok(())
     }
 }
 

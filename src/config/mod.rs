@@ -229,6 +229,11 @@ pub fn load_text(
         yaml::parse(text).map_err(|mistake| Mistakes::new(path.clone(), vec![mistake]))?;
     let mut layers = Layers::default();
     expand::tree(&mut file, "", env, &mut layers.mistakes);
+    let unexpanded: Vec<String> = layers
+        .mistakes
+        .iter()
+        .map(|mistake| mistake.place.clone())
+        .collect();
     layers.add_file(&file);
     environment::lay_over(&mut layers, env);
     match resolve::resolve(layers) {
@@ -236,24 +241,38 @@ pub fn load_text(
             config: Config::from_settings(path, settings),
             warnings,
         }),
-        Err(mistakes) => Err(Mistakes::new(path, mistakes)),
+        Err(mut mistakes) => {
+            // a value that could not be expanded is wrong once; what it looks like unexpanded is nobody's mistake
+            let mut index = 0;
+            mistakes.retain(|mistake| {
+                index += 1;
+                index <= unexpanded.len() || !unexpanded.contains(&mistake.place)
+            });
+            Err(Mistakes::new(path, mistakes))
+        }
     }
 }
 
 /// The text of the file that counts, and its path; no text and no path when there is none.
 fn find_file(source: &Source) -> Result<(String, Option<PathBuf>), Mistakes> {
-    let candidates: Vec<PathBuf> = match &source.path {
-        Some(path) => vec![path.clone()],
-        None => DEFAULT_PATHS.iter().map(PathBuf::from).collect(),
-    };
+    match &source.path {
+        Some(path) => first_file(&[path.as_path()], true),
+        None => first_file(&DEFAULT_PATHS.map(Path::new), false),
+    }
+}
+
+/// The first of `candidates` that exists. One that exists and cannot be read is not passed over.
+fn first_file(
+    candidates: &[&Path],
+    must_exist: bool,
+) -> Result<(String, Option<PathBuf>), Mistakes> {
     for path in candidates {
-        match read_file(&path) {
-            Ok(text) => return Ok((text, Some(path))),
-            Err(FileError::Io(error))
-                if error.kind() == ErrorKind::NotFound && source.path.is_none() => {}
+        match read_file(path) {
+            Ok(text) => return Ok((text, Some((*path).to_owned()))),
+            Err(FileError::Io(error)) if error.kind() == ErrorKind::NotFound && !must_exist => {}
             Err(error) => {
-                let mistake = error.into_mistake(&path);
-                return Err(Mistakes::new(Some(path), vec![mistake]));
+                let mistake = error.into_mistake(path);
+                return Err(Mistakes::new(Some((*path).to_owned()), vec![mistake]));
             }
         }
     }

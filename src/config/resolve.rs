@@ -48,7 +48,7 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
 
 /// The spellings of `auth.mode`: `plugins.user-management.enabled` means kratos where no mode is given; `auth.enabled`
 /// says nothing that the mode does not say.
-fn auth_mode(layers: &mut Layers, warnings: &mut Vec<String>) {
+pub(super) fn auth_mode(layers: &mut Layers, warnings: &mut Vec<String>) {
     let explicit = text_of(layers, "auth.mode");
     match (layers.user_management, explicit.as_deref()) {
         (Some(true), None) => {
@@ -61,9 +61,7 @@ fn auth_mode(layers: &mut Layers, warnings: &mut Vec<String>) {
                 },
             );
         }
-        (Some(enabled), Some(mode))
-            if enabled != (mode == "kratos") && (enabled || mode != "none") =>
-        {
+        (Some(enabled), Some(mode)) if mode != if enabled { "kratos" } else { "none" } => {
             warnings.push(format!(
                 "auth.mode is \"{mode}\" as written; plugins.user-management.enabled: {enabled} has no effect on it"
             ));

@@ -15,7 +15,7 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     /// As it would be written; `None` = the key has no value unless it is given.
-    default: Option<&'static str>,
+    pub(super) default: Option<&'static str>,
     /// A change takes effect on reload (contract section 14).
     pub(super) live: bool,
     pub(super) shown: Shown,

@@ -155,6 +155,9 @@ fn unix_target(path: &str) -> Result<UpstreamTarget, &'static str> {
 
 /// Check for `upstream.url`; empty is not set.
 pub(super) fn upstream_url(text: &str) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
     upstream_target(text).map_err(|why| not_url(text, why))?;
     let lone_slash = text.ends_with('/') && !text.starts_with("unix:");
     Ok(text[..text.len() - usize::from(lone_slash)].to_owned())
