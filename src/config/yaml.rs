@@ -1,18 +1,28 @@
 //! YAML text to a tree of values, with line and column for everything that is wrong with it.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
 use super::mistakes::{Mistake, Problem};
 
+/// Values that one file may hold once its aliases are followed; `serde_yaml` bounds their depth and how often they are
+/// used, but a long list used often is still gigabytes.
+const VALUES_MAX: u32 = 200_000;
+
 /// Reads one YAML document; an empty one is an empty mapping. A key that stands twice in a mapping is an error at its
 /// second place (`serde_yaml::Value` on its own would name the place of the mapping).
 pub(super) fn parse(text: &str) -> Result<Value, Mistake> {
-    match serde_yaml::from_str::<Tree>(text) {
-        Ok(Tree(Value::Null)) => Ok(Value::Mapping(Mapping::new())),
-        Ok(Tree(value)) => Ok(value),
+    let values_left = Cell::new(VALUES_MAX);
+    match (Node {
+        values_left: &values_left,
+    })
+    .deserialize(serde_yaml::Deserializer::from_str(text))
+    {
+        Ok(Value::Null) => Ok(Value::Mapping(Mapping::new())),
+        Ok(value) => Ok(value),
         Err(error) => Err(located(&error)),
     }
 }
@@ -31,18 +41,24 @@ fn located(error: &serde_yaml::Error) -> Mistake {
     )
 }
 
-/// A value whose mappings have no key twice.
-struct Tree(Value);
+/// A value whose mappings have no key twice, taken from the budget.
+#[derive(Clone, Copy)]
+struct Node<'b> {
+    values_left: &'b Cell<u32>,
+}
 
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor).map(Tree)
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let left = self.values_left.get().checked_sub(1);
+        self.values_left
+            .set(left.ok_or_else(|| D::Error::custom("too many values"))?);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct TreeVisitor;
-
-impl<'de> Visitor<'de> for TreeVisitor {
+impl<'de> Visitor<'de> for Node<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +108,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Tree(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Value::Sequence(list))
@@ -101,7 +117,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut mapping = Mapping::new();
         while let Some(key) = entries.next_key_seed(NewKey(&mapping))? {
-            let Tree(value) = entries.next_value()?;
+            let value = entries.next_value_seed(self)?;
             mapping.insert(key, value);
         }
         Ok(Value::Mapping(mapping))

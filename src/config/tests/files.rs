@@ -170,8 +170,7 @@ fn the_top_is_a_mapping() {
 fn aliases_do_not_multiply_without_end() {
     let mut text = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for (this, last) in ('b'..='i').zip('a'..='h') {
-        let item = format!("*{last}");
-        let items = vec![item; 9].join(",");
+        let items = vec![format!("*{last}"); 9].join(",");
         text.extend([this.to_string(), format!(": &{this} [{items}]\n")]);
     }
     assert!(
@@ -179,8 +178,11 @@ fn aliases_do_not_multiply_without_end() {
         "{:?}",
         lines(&text)
     );
+    let twice = format!("app: &a [{}]\nname: *a\n", "x, ".repeat(90_000));
+    loaded(&twice);
+    assert!(lines(&format!("{twice}admin: *a\n"))[0].contains("too many values"));
     assert!(
-        lines(&"[".repeat(100_000))[0].contains("recursion limit"),
-        "deep nesting ends in a mistake"
+        lines(&"[".repeat(5_000))[0].contains("recursion limit"),
+        "deep nesting is a mistake"
     );
 }

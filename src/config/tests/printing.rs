@@ -49,6 +49,7 @@ fn secrets_are_hidden() {
     assert_eq!(value["rate_limit"]["redis"]["url"], "redis://***@h:1");
     assert_eq!(value["admin"]["Token"], "***");
     assert_eq!(value["admin"]["port"], 9);
+    assert_eq!(value["secrets"], "***");
     // what is empty is no secret
     assert!(Config::default().to_yaml(1).contains("password: ''"));
 }
