@@ -1,0 +1,208 @@
+//! Who is compared: how each is configured, started and asked for its version. Configurations are the files under `peers/`.
+
+use std::path::Path;
+
+/// Which part a peer plays in the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// This project.
+    Own,
+    /// What ratios are taken to.
+    Rival,
+    /// The cost of relaying without HTTP; shown, never "the best peer".
+    Floor,
+}
+
+/// Text put into a configuration in place of `{{name}}`.
+type Settings = &'static [(&'static str, &'static str)];
+
+/// One peer.
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) part: Part,
+    /// Program, looked up in PATH; empty for the programs of this crate.
+    pub(crate) program: &'static str,
+    /// Prints the version.
+    pub(crate) version: &'static [&'static str],
+    /// Command line; `{{...}}` as in the configuration.
+    pub(crate) arguments: &'static [&'static str],
+    pub(crate) environment: Settings,
+    /// Name and text of the configuration file.
+    pub(crate) config: Option<(&'static str, &'static str)>,
+    settings: Settings,
+    log_off: Settings,
+    /// `None`: writes no access log.
+    log_on: Option<Settings>,
+}
+
+/// The ground on which a peer stands.
+pub(crate) struct Place<'a> {
+    /// Where its files are.
+    pub(crate) dir: &'a Path,
+    /// Port it listens on.
+    pub(crate) port: u16,
+    /// Port of the application.
+    pub(crate) upstream_port: u16,
+    /// With an access log.
+    pub(crate) access_log: bool,
+}
+
+const NGINX: Peer = Peer {
+    name: "nginx",
+    part: Part::Rival,
+    program: "nginx",
+    version: &["-v"],
+    arguments: &["-p", "{{dir}}", "-c", "{{config}}"],
+    environment: &[],
+    config: Some(("nginx.conf", include_str!("peers/nginx.conf"))),
+    settings: &[("buffers", "")],
+    log_off: &[("access_log", "access_log off;")],
+    log_on: Some(&[("access_log", "access_log {{dir}}/access.log;")]),
+};
+
+const HAPROXY: Peer = Peer {
+    name: "haproxy",
+    part: Part::Rival,
+    program: "haproxy",
+    version: &["-v"],
+    arguments: &["-db", "-f", "{{config}}"],
+    environment: &[],
+    config: Some(("haproxy.cfg", include_str!("peers/haproxy.cfg"))),
+    settings: &[("splice", "option splice-auto")],
+    log_off: &[("log_target", ""), ("access_log", "")],
+    log_on: Some(&[
+        ("log_target", "log stdout format raw local0 info"),
+        ("access_log", "log global\n    option httplog"),
+    ]),
+};
+
+const OWN: Peer = Peer {
+    name: "vibewarden",
+    part: Part::Own,
+    program: "",
+    version: &["--version"],
+    arguments: &["serve", "--config", "{{config}}"],
+    environment: &[],
+    config: Some(("vibewarden.yaml", include_str!("peers/vibewarden.yaml"))),
+    settings: &[("driver", "io_uring")],
+    log_off: &[("access_log", "false")],
+    log_on: Some(&[("access_log", "true")]),
+};
+
+/// All peers in the order of a round.
+pub(crate) const PEERS: [Peer; 9] = [
+    OWN,
+    Peer {
+        name: "vibewarden-epoll",
+        settings: &[("driver", "epoll")],
+        ..OWN
+    },
+    Peer {
+        name: "relay",
+        part: Part::Floor,
+        program: "",
+        version: &[],
+        arguments: &["relay", "{{port}}", "{{upstream_port}}"],
+        environment: &[],
+        config: None,
+        settings: &[],
+        log_off: &[],
+        log_on: None,
+    },
+    NGINX,
+    Peer {
+        name: "nginx-64k",
+        settings: &[(
+            "buffers",
+            "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
+        )],
+        ..NGINX
+    },
+    HAPROXY,
+    Peer {
+        name: "haproxy-nosplice",
+        settings: &[("splice", "")],
+        ..HAPROXY
+    },
+    Peer {
+        name: "caddy",
+        part: Part::Rival,
+        program: "caddy",
+        version: &["version"],
+        arguments: &["run", "--adapter", "caddyfile", "--config", "{{config}}"],
+        environment: &[
+            ("GOMAXPROCS", "1"),
+            ("HOME", "{{dir}}"),
+            ("XDG_DATA_HOME", "{{dir}}"),
+            ("XDG_CONFIG_HOME", "{{dir}}"),
+        ],
+        config: Some(("Caddyfile", include_str!("peers/Caddyfile"))),
+        settings: &[],
+        log_off: &[("access_log", "")],
+        log_on: Some(&[(
+            "access_log",
+            "log {\n\t\toutput file {{dir}}/access.log\n\t}",
+        )]),
+    },
+    Peer {
+        name: "envoy",
+        part: Part::Rival,
+        program: "envoy",
+        version: &["--version"],
+        arguments: &[
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "error",
+            "-c",
+            "{{config}}",
+        ],
+        environment: &[],
+        config: Some(("envoy.yaml", include_str!("peers/envoy.yaml"))),
+        settings: &[],
+        log_off: &[("access_log", "")],
+        log_on: Some(&[(
+            "access_log",
+            "access_log: [{ name: file, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {{dir}}/access.log } }]",
+        )]),
+    },
+];
+
+impl Peer {
+    /// Whether it can write an access log.
+    pub(crate) fn has_access_log(&self) -> bool {
+        self.log_on.is_some()
+    }
+
+    /// Puts the place and the peer's own settings into a text.
+    pub(crate) fn fill(&self, text: &str, place: &Place<'_>) -> String {
+        let log = if place.access_log {
+            self.log_on.unwrap_or(&[])
+        } else {
+            self.log_off
+        };
+        let mut text = text.to_owned();
+        for (name, value) in self.settings.iter().chain(log) {
+            text = text.replace(&format!("{{{{{name}}}}}"), value);
+        }
+        let dir = place.dir.display().to_string();
+        let config = self.config.map_or_else(String::new, |(file, _)| {
+            place.dir.join(file).display().to_string()
+        });
+        let of_place = [
+            ("config", config),
+            ("dir", dir),
+            ("host", "127.0.0.1".to_owned()),
+            ("port", place.port.to_string()),
+            ("listen", format!("127.0.0.1:{}", place.port)),
+            ("upstream_host", "127.0.0.1".to_owned()),
+            ("upstream_port", place.upstream_port.to_string()),
+            ("upstream", format!("127.0.0.1:{}", place.upstream_port)),
+        ];
+        for (name, value) in of_place {
+            text = text.replace(&format!("{{{{{name}}}}}"), &value);
+        }
+        text
+    }
+}

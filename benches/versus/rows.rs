@@ -1,0 +1,167 @@
+//! The rows of the comparison: what is done, and which figures come of it.
+
+use crate::load::Close;
+
+/// One kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Connect, 101, close, again.
+    Handshake {
+        /// How the client closes.
+        close: Close,
+        /// With an access log line each.
+        access_log: bool,
+    },
+    /// Small messages out and back.
+    Echo,
+    /// One direction as fast as it goes.
+    Bulk {
+        /// Upstream to client, else client to upstream.
+        to_client: bool,
+        /// Tunnels at the same time.
+        tunnels: u32,
+    },
+    /// Many tunnels that were used once.
+    Idle,
+    /// Few small messages, alone and beside a bulk tunnel.
+    Latency,
+}
+
+/// A row: its name on the command line, its heading, its work.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) heading: &'static str,
+    pub(crate) work: Work,
+}
+
+/// A figure of a row.
+pub(crate) struct Figure {
+    pub(crate) key: &'static str,
+    pub(crate) heading: &'static str,
+    /// Shown as ratio to the best peer; less is better in all of these.
+    pub(crate) compared: bool,
+    pub(crate) decimals: usize,
+}
+
+const fn figure(
+    key: &'static str,
+    heading: &'static str,
+    compared: bool,
+    decimals: usize,
+) -> Figure {
+    Figure {
+        key,
+        heading,
+        compared,
+        decimals,
+    }
+}
+
+const fn bulk(name: &'static str, heading: &'static str, to_client: bool, tunnels: u32) -> Row {
+    Row {
+        name,
+        heading,
+        work: Work::Bulk { to_client, tunnels },
+    }
+}
+
+/// All rows in the order of the report.
+pub(crate) const ROWS: [Row; 12] = [
+    Row {
+        name: "handshake",
+        heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
+        work: Work::Handshake {
+            close: Close::Reset,
+            access_log: false,
+        },
+    },
+    Row {
+        name: "handshake-fin",
+        heading: "Handshakes, closed by the client with FIN",
+        work: Work::Handshake {
+            close: Close::Fin,
+            access_log: false,
+        },
+    },
+    Row {
+        name: "handshake-log",
+        heading: "Handshakes, reset by the client, with an access log to a file",
+        work: Work::Handshake {
+            close: Close::Reset,
+            access_log: true,
+        },
+    },
+    Row {
+        name: "echo",
+        heading: "Echo: 64 tunnels, 64 B out and back",
+        work: Work::Echo,
+    },
+    bulk("bulk-down-1", "Bulk upstream → client, 1 tunnel", true, 1),
+    bulk("bulk-down-8", "Bulk upstream → client, 8 tunnels", true, 8),
+    bulk(
+        "bulk-down-32",
+        "Bulk upstream → client, 32 tunnels",
+        true,
+        32,
+    ),
+    bulk("bulk-up-1", "Bulk client → upstream, 1 tunnel", false, 1),
+    bulk("bulk-up-8", "Bulk client → upstream, 8 tunnels", false, 8),
+    bulk(
+        "bulk-up-32",
+        "Bulk client → upstream, 32 tunnels",
+        false,
+        32,
+    ),
+    Row {
+        name: "idle",
+        heading: "Memory of idle tunnels, each used for one echo",
+        work: Work::Idle,
+    },
+    Row {
+        name: "latency",
+        heading: "Small messages (8 tunnels, 64 B) alone and beside one bulk tunnel",
+        work: Work::Latency,
+    },
+];
+
+impl Work {
+    /// The figures that a sample of this work has, most important first.
+    pub(crate) fn figures(self) -> Vec<Figure> {
+        let busy = figure("busy_percent", "core busy %", false, 0);
+        match self {
+            Self::Handshake { .. } => vec![
+                figure("cpu_us", "CPU µs each", true, 1),
+                figure("user_us", "user µs", true, 1),
+                figure("per_second", "per second", false, 0),
+                busy,
+            ],
+            Self::Echo => vec![
+                figure("cpu_us", "CPU µs per round trip", true, 2),
+                figure("user_us", "user µs", true, 2),
+                figure("messages_per_second", "messages/s", false, 0),
+                figure("p50_us", "p50 µs", false, 0),
+                figure("p99_us", "p99 µs", false, 0),
+                busy,
+            ],
+            Self::Bulk { .. } => vec![
+                figure("cpu_ms", "CPU ms per GB", true, 0),
+                figure("user_ms", "user ms", false, 0),
+                figure("gb_per_second", "GB/s", false, 2),
+                busy,
+            ],
+            Self::Idle => vec![
+                figure("anonymous_bytes", "anonymous B per tunnel", true, 0),
+                figure("resident_bytes", "resident B per tunnel", false, 0),
+                figure("start_kb", "anonymous kB at start", false, 0),
+            ],
+            Self::Latency => vec![
+                figure("p99_beside_us", "p99 µs beside bulk", true, 0),
+                figure("p99_alone_us", "p99 µs alone", true, 0),
+                figure("p99_growth", "beside : alone", true, 2),
+                figure("p50_beside_us", "p50 beside", false, 0),
+                figure("p50_alone_us", "p50 alone", false, 0),
+                figure("bulk_gb_per_second", "bulk GB/s", false, 2),
+            ],
+        }
+    }
+}
