@@ -39,13 +39,23 @@ pub(super) fn version(peer: &Peer, extent: &Extent) -> Option<String> {
     let output = Command::new(program).args(peer.version).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    // HAProxy adds where to read about known bugs, Caddy a checksum.
+    // HAProxy adds where to read about known bugs.
     let line = text
         .lines()
         .map(str::trim)
         .find(|line| !line.is_empty())
         .unwrap_or("prints no version");
-    Some(line.split(" - http").next().unwrap_or(line).to_owned())
+    let line = line.split(" - http").next().unwrap_or(line);
+    // Envoy begins with its own path.
+    let (path, rest) = line.split_once(' ').unwrap_or(("", line));
+    Some(
+        if path.contains('/') {
+            rest.trim()
+        } else {
+            line
+        }
+        .to_owned(),
+    )
 }
 
 /// The head of the report.
