@@ -9,6 +9,8 @@ pub(crate) enum Part {
     Own,
     /// What ratios are taken to.
     Rival,
+    /// A rival set up for one row at the cost of others. The ratios count it, the aims name it apart.
+    Specialist,
     /// The cost of relaying without HTTP; shown, never "the best peer".
     Floor,
 }
@@ -90,7 +92,7 @@ const OWN: Peer = Peer {
 };
 
 /// All peers in the order of a round.
-pub(crate) const PEERS: [Peer; 9] = [
+pub(crate) const PEERS: [Peer; 10] = [
     OWN,
     Peer {
         name: "vibewarden-epoll",
@@ -122,6 +124,15 @@ pub(crate) const PEERS: [Peer; 9] = [
     Peer {
         name: "haproxy-nosplice",
         settings: &[("splice", "")],
+        ..HAPROXY
+    },
+    Peer {
+        name: "haproxy-splice",
+        part: Part::Specialist,
+        settings: &[(
+            "splice",
+            "option splice-request\n    option splice-response",
+        )],
         ..HAPROXY
     },
     Peer {

@@ -24,8 +24,10 @@ struct Aim {
 
 /// What an aim's bound is measured in.
 enum Of {
-    /// Multiples of the peer that is best in this figure.
-    BestPeer,
+    /// Multiples of the rival that is best in this figure.
+    BestRival,
+    /// The same, specialists among them.
+    BestOfAll,
     /// Multiples of this peer.
     Peer(&'static str),
     /// The figure's own unit.
@@ -41,16 +43,22 @@ const fn aim(row: &'static str, key: &'static str, bound: f64, of: Of) -> Aim {
     }
 }
 
-const AIMS: [Aim; 11] = [
+const AIMS: [Aim; 17] = [
     aim("handshake", "cpu_us", 1.0, Of::Peer("haproxy")),
     aim("handshake", "user_us", 0.7, Of::Peer("haproxy")),
-    aim("echo", "cpu_us", 1.0, Of::BestPeer),
-    aim("bulk-down-1", "cpu_ms", 0.6, Of::BestPeer),
-    aim("bulk-down-8", "cpu_ms", 0.6, Of::BestPeer),
-    aim("bulk-down-32", "cpu_ms", 0.6, Of::BestPeer),
-    aim("bulk-up-1", "cpu_ms", 0.6, Of::BestPeer),
-    aim("bulk-up-8", "cpu_ms", 0.6, Of::BestPeer),
-    aim("bulk-up-32", "cpu_ms", 0.6, Of::BestPeer),
+    aim("echo", "cpu_us", 1.0, Of::BestRival),
+    aim("bulk-down-1", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-down-1", "cpu_ms", 0.6, Of::BestOfAll),
+    aim("bulk-down-8", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-down-8", "cpu_ms", 0.6, Of::BestOfAll),
+    aim("bulk-down-32", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-down-32", "cpu_ms", 0.6, Of::BestOfAll),
+    aim("bulk-up-1", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-up-1", "cpu_ms", 0.6, Of::BestOfAll),
+    aim("bulk-up-8", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-up-8", "cpu_ms", 0.6, Of::BestOfAll),
+    aim("bulk-up-32", "cpu_ms", 0.6, Of::BestRival),
+    aim("bulk-up-32", "cpu_ms", 0.6, Of::BestOfAll),
     aim("idle", "anonymous_bytes", 1_536.0, Of::Itself),
     aim("latency", "p99_growth", 2.0, Of::Itself),
 ];
@@ -70,11 +78,11 @@ impl Results {
             .collect()
     }
 
-    /// The rival whose median is least.
-    fn best(&self, row: &str, key: &str) -> Option<(&'static Peer, f64)> {
+    /// The peer whose median is least, among those that play one of these parts.
+    fn best(&self, parts: &[Part], row: &str, key: &str) -> Option<(&'static Peer, f64)> {
         self.peers
             .iter()
-            .filter(|peer| peer.part == Part::Rival)
+            .filter(|peer| parts.contains(&peer.part))
             .filter_map(|peer| Some((*peer, Spread::of(self.values(row, peer.name, key))?.median)))
             .min_by(|one, other| one.1.total_cmp(&other.1))
     }
@@ -177,7 +185,7 @@ fn cell(out: &mut String, results: &Results, row: &Row, peer: &Peer, figure: &Fi
             out,
             " {median:.decimals$} ({least:.decimals$}–{most:.decimals$}) |"
         );
-        match results.best(row.name, figure.key) {
+        match results.best(&[Part::Rival, Part::Specialist], row.name, figure.key) {
             Some((_, best)) if best > 0.0 => {
                 let _ = write!(out, " {:.2} |", median / best);
             }
@@ -194,16 +202,25 @@ fn aims(results: &Results) -> String {
     for peer in results.peers.iter().filter(|peer| peer.part == Part::Own) {
         for aim in &AIMS {
             let own = results.values(aim.row, peer.name, aim.key);
+            let against = |it: &Peer| {
+                (
+                    results.values(aim.row, it.name, aim.key),
+                    format!("of {}", it.name),
+                )
+            };
             let (reference, to) = match aim.of {
                 Of::Itself => (vec![Some(1.0); own.len()], "absolute".to_owned()),
                 Of::Peer(name) => (results.values(aim.row, name, aim.key), format!("of {name}")),
-                Of::BestPeer => match results.best(aim.row, aim.key) {
-                    Some((best, _)) => (
-                        results.values(aim.row, best.name, aim.key),
-                        format!("of {}", best.name),
-                    ),
+                Of::BestRival => match results.best(&[Part::Rival], aim.row, aim.key) {
+                    Some((best, _)) => against(best),
                     None => continue,
                 },
+                Of::BestOfAll => {
+                    match results.best(&[Part::Rival, Part::Specialist], aim.row, aim.key) {
+                        Some((best, _)) if best.part == Part::Specialist => against(best),
+                        _ => continue,
+                    }
+                }
             };
             let ratios = own
                 .iter()
