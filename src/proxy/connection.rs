@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
@@ -27,48 +26,75 @@ use crate::wire::head::{HeadError, HeadScanner};
 use crate::wire::request::RequestHead;
 use crate::wire::upgrade::{Accept, Upgrade};
 
-/// What a request leaves behind in events, and all that a tunnel keeps of it.
+/// What a request leaves behind in events, and all that a tunnel keeps of it: one allocation.
 #[derive(Debug)]
 pub(crate) struct Facts {
     client: IpAddr,
-    /// Absent when the head could not be read.
-    method: Option<Box<str>>,
-    path: Option<Box<str>>,
-    request_id: Box<str>,
+    /// Request id, method and path, one after the other. The last two are empty when the head could not be read.
+    texts: Box<str>,
+    method_start: u16,
+    path_start: u16,
 }
 
 impl Facts {
-    fn unread(client: IpAddr) -> Self {
+    fn new(client: IpAddr, request_id: &str, method: &str, path: &str) -> Self {
+        // An id has at most 128 bytes and a method at most 32.
+        let place = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX);
         Self {
             client,
-            method: None,
-            path: None,
-            request_id: new_request_id(),
+            texts: [request_id, method, path].concat().into_boxed_str(),
+            method_start: place(request_id.len()),
+            path_start: place(request_id.len() + method.len()),
         }
     }
 
+    fn unread(client: IpAddr) -> Self {
+        Self::new(client, &new_request_id(), "", "")
+    }
+
+    fn request_id(&self) -> &str {
+        self.texts
+            .get(..usize::from(self.method_start))
+            .unwrap_or_default()
+    }
+
+    fn method(&self) -> &str {
+        let method = usize::from(self.method_start)..usize::from(self.path_start);
+        self.texts.get(method).unwrap_or_default()
+    }
+
+    fn path(&self) -> &str {
+        self.texts
+            .get(usize::from(self.path_start)..)
+            .unwrap_or_default()
+    }
+
     fn request(&self) -> RequestFacts<'_> {
+        let read = |text| Some(text).filter(|text: &&str| !text.is_empty());
         RequestFacts {
             client: self.client,
-            method: self.method.as_deref(),
-            path: self.path.as_deref(),
-            request_id: &self.request_id,
+            method: read(self.method()),
+            path: read(self.path()),
+            request_id: self.request_id(),
         }
     }
 }
 
-/// What a client connection is after its last request.
-enum Next {
-    /// The client's connection carries a tunnel from now on.
-    Tunnel {
-        upstream: Socket,
-        upstream_is_tcp: bool,
-        facts: Facts,
-        opened: Instant,
-        early: Early,
-    },
-    /// Nothing more is served.
-    Close,
+/// The upstream's side of a tunnel, before both sides are put together.
+struct Upgraded {
+    upstream: Socket,
+    upstream_is_tcp: bool,
+    facts: Facts,
+    at: Instant,
+    early: Early,
+}
+
+/// A client connection that carries a tunnel from now on.
+struct Opened {
+    tunnel: Rc<Tunnel>,
+    facts: Facts,
+    at: Instant,
+    early: Early,
 }
 
 /// What the checks make of a head.
@@ -94,83 +120,87 @@ pub(crate) struct Attempt {
 }
 
 /// Serves one client connection to its end. A defect ends this connection and nothing else.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     core: Rc<Core>,
     place: ConnectionPlace,
     client: Socket,
     peer: SocketAddr,
-) {
-    let peer = peer.ip().to_canonical();
-    // Boxed, so that an idle tunnel does not carry the largest state of a handshake along.
-    let next = caught(Box::pin(requests(&core, &client, peer))).await;
-    match next {
-        Some(Next::Tunnel {
-            upstream,
-            upstream_is_tcp,
-            facts,
-            opened,
-            early,
-        }) => {
-            let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            if caught(serve_tunnel(&core, &tunnel, &facts, opened, early))
-                .await
-                .is_none()
-            {
-                core.metrics.tunnel_closed(CloseReason::ConnectionError);
-                core.metrics.task_panics.add(1);
-            }
-        }
-        Some(Next::Close) => {}
-        None => {
+) -> impl Future<Output = ()> {
+    // Boxed and gone when the relay begins, so that an idle tunnel does not carry the state of its handshake along.
+    let handshake = Box::pin(serve_requests(
+        Rc::clone(&core),
+        client,
+        peer.ip().to_canonical(),
+    ));
+    async move {
+        if let Some(opened) = handshake.await
+            && caught(pin!(serve_tunnel(&core, &opened))).await.is_none()
+        {
             core.metrics.task_panics.add(1);
-            refuse(
-                &core,
-                &client,
-                &core.policy(),
-                &Facts::unread(peer),
-                Refusal::InternalError,
-                false,
-            )
-            .await;
+            core.metrics.tunnel_closed(CloseReason::ConnectionError);
         }
+        drop(place);
     }
-    drop(place);
 }
 
-async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
+async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<Box<Opened>> {
+    let served = caught(pin!(requests(&core, &client, peer))).await;
+    match served {
+        Some(None) => None,
+        Some(Some(upgraded)) => {
+            let Upgraded {
+                upstream,
+                upstream_is_tcp,
+                facts,
+                at,
+                early,
+            } = *upgraded;
+            let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
+            Some(Box::new(Opened {
+                tunnel,
+                facts,
+                at,
+                early,
+            }))
+        }
+        None => {
+            core.metrics.task_panics.add(1);
+            let (policy, facts) = (core.policy(), Facts::unread(peer));
+            refuse(&core, &client, &policy, &facts, Refusal::InternalError).await;
+            None
+        }
+    }
+}
+
+/// Serves requests until one opened a tunnel or nothing more is served.
+async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgraded>> {
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut first = true;
     loop {
         let head_bytes = match read_head(core, client, &mut buffer, first).await {
             Ok(head_bytes) => head_bytes,
-            Err(HeadEnd::Left) => return Next::Close,
+            Err(HeadEnd::Left) => return None,
             Err(HeadEnd::Refused(refusal)) => {
-                refuse(
-                    core,
-                    client,
-                    &core.policy(),
-                    &Facts::unread(peer),
-                    refusal,
-                    false,
-                )
-                .await;
-                return Next::Close;
+                refuse(core, client, &core.policy(), &Facts::unread(peer), refusal).await;
+                return None;
             }
         };
-        let policy = core.policy();
-        let started = clock::now();
-        let goes_on = match judge(
+        let (policy, started) = (core.policy(), clock::now());
+        let judged = judge(
             &policy,
             buffer.filled().get(..head_bytes).unwrap_or_default(),
             peer,
-        ) {
+        );
+        buffer.consume(head_bytes);
+        match judged {
             Ok(Judged::Own(request)) => {
-                buffer.consume(head_bytes);
-                own_endpoint::answer(core, client, &policy, &request).await
+                if !own_endpoint::answer(core, client, &policy, &request).await {
+                    return None;
+                }
             }
             Ok(Judged::Upgrade(attempt)) => {
-                buffer.consume(head_bytes);
-                return upgrade(core, client, &policy, attempt, &mut buffer, started).await;
+                let outcome = handshake::open(core, &policy, client, &attempt, &mut buffer).await;
+                return conclude(core, client, &policy, attempt, outcome, started).await;
             }
             Err(Rejected {
                 refusal,
@@ -180,13 +210,9 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Next {
                 if is_upgrade {
                     core.metrics.upgrade(UpgradeResult::Refused);
                 }
-                let head_only = facts.method.as_deref() == Some("HEAD");
-                refuse(core, client, &policy, &facts, refusal, head_only).await;
-                return Next::Close;
+                refuse(core, client, &policy, &facts, refusal).await;
+                return None;
             }
-        };
-        if !goes_on {
-            return Next::Close;
         }
         first = false;
     }
@@ -200,53 +226,41 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected>
         is_upgrade: false,
     })?;
     let origin = policy.origin(&parsed, peer);
-    let request_id = forward::request_id(&parsed).map_or_else(new_request_id, Into::into);
-    let path = parsed.path();
-    let facts = Facts {
-        client: origin.client,
-        method: Some(parsed.method.into()),
-        path: Some(path.into()),
-        request_id,
+    let new_id;
+    let request_id = if let Some(id) = forward::request_id(&parsed) {
+        id
+    } else {
+        new_id = new_request_id();
+        &new_id
+    };
+    let facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
+    let rejected = |refusal, facts, is_upgrade| {
+        Err(Rejected {
+            refusal,
+            facts,
+            is_upgrade,
+        })
     };
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
-        Err(error) => {
-            return Err(Rejected {
-                refusal: error.into(),
-                facts,
-                is_upgrade: true,
-            });
-        }
+        Err(error) => return rejected(error.into(), facts, true),
     };
     if parsed.is_own_endpoint() {
-        return Ok(Judged::Own(own_endpoint::Request::of(
-            &parsed,
-            facts.request_id,
-        )));
+        return Ok(Judged::Own(own_endpoint::Request::of(&parsed, request_id)));
     }
     let admitted = match policy.admit(&parsed, &origin) {
         Ok(admitted) => admitted,
-        Err(refusal) => {
-            return Err(Rejected {
-                refusal,
-                facts,
-                is_upgrade: upgrade.is_some(),
-            });
-        }
+        Err(refusal) => return rejected(refusal, facts, upgrade.is_some()),
     };
     let Some(upgrade) = upgrade else {
-        return Err(Rejected {
-            refusal: Refusal::NotImplemented,
-            facts,
-            is_upgrade: false,
-        });
+        return rejected(Refusal::NotImplemented, facts, false);
     };
     let forwarding = Forwarding {
         client: origin.client,
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,
         tls: false,
-        request_id: &facts.request_id,
+        request_id,
         upstream_authority: &policy.upstream_authority,
         identity: admitted.identity.headers(),
         identity_names: &[],
@@ -254,10 +268,11 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected>
     };
     let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
     forward::write_request(&mut forwarded_head, &parsed, &forwarding, Purpose::Upgrade);
+    let (accept, head_bytes) = (upgrade.accept(), head.len());
     Ok(Judged::Upgrade(Attempt {
         forwarded_head,
-        accept: upgrade.accept(),
-        head_bytes: head.len(),
+        accept,
+        head_bytes,
         facts,
     }))
 }
@@ -265,38 +280,17 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected>
 /// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
 const FORWARDED_EXTRA_BYTES: usize = 320;
 
-/// Step 12 for an upgrade.
-async fn upgrade(
+/// What the outcome of an upgrade means for the client, the log and the counters.
+async fn conclude(
     core: &Core,
     client: &Socket,
-    policy: &Arc<Policy>,
+    policy: &Policy,
     attempt: Attempt,
-    early: &mut HeadBuffer<'_>,
+    outcome: Outcome,
     started: Instant,
-) -> Next {
-    let outcome = handshake::open(core, policy, client, &attempt, early).await;
-    let facts = attempt.facts;
-    let took = clock::now().saturating_duration_since(started);
-    let log = |status_code: u16, bytes_out: u64| {
-        let pattern = policy.path_pattern(facts.path.as_deref().unwrap_or_default());
-        core.metrics
-            .requests
-            .count("GET", status_code, pattern, took);
-        if policy.config.log.access_log {
-            let (bytes_in, duration_ms) = (attempt.head_bytes as u64, milliseconds(took));
-            let (request, upstream) = (facts.request(), &*policy.upstream_url);
-            let event = Event::RequestProxied {
-                request,
-                bytes_in,
-                bytes_out,
-                duration_ms,
-                status_code,
-                upstream,
-                websocket: true,
-            };
-            core.events.send(&event, clock::wall());
-        }
-    };
+) -> Option<Box<Upgraded>> {
+    let at = clock::now();
+    let took = at.saturating_duration_since(started);
     match outcome {
         Outcome::Opened {
             upstream,
@@ -306,47 +300,71 @@ async fn upgrade(
         } => {
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
-            log(101, answer_bytes);
-            Next::Tunnel {
+            proxied(core, policy, &attempt, took, 101, answer_bytes);
+            let facts = attempt.facts;
+            return Some(Box::new(Upgraded {
                 upstream,
                 upstream_is_tcp,
                 facts,
-                opened: clock::now(),
+                at,
                 early,
-            }
+            }));
         }
         Outcome::Declined {
             status,
             answer_bytes,
         } => {
             core.metrics.upgrade(UpgradeResult::Declined);
-            log(status, answer_bytes);
+            proxied(core, policy, &attempt, took, status, answer_bytes);
             linger(core, client).await;
-            Next::Close
         }
-        Outcome::ClientLeft => {
-            core.metrics.upgrade(UpgradeResult::Abandoned);
-            Next::Close
-        }
+        Outcome::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
         Outcome::Refused(refusal) => {
             core.metrics.upgrade(match refusal {
                 Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
                 _ => UpgradeResult::Failed,
             });
-            refuse(core, client, policy, &facts, refusal, false).await;
-            Next::Close
+            refuse(core, client, policy, &attempt.facts, refusal).await;
         }
+    }
+    None
+}
+
+/// Counts and logs an answer of the upstream.
+fn proxied(
+    core: &Core,
+    policy: &Policy,
+    attempt: &Attempt,
+    took: Duration,
+    status_code: u16,
+    bytes_out: u64,
+) {
+    let pattern = policy.path_pattern(attempt.facts.path());
+    core.metrics
+        .requests
+        .count("GET", status_code, pattern, took);
+    if policy.config.log.access_log {
+        let event = Event::RequestProxied {
+            request: attempt.facts.request(),
+            bytes_in: attempt.head_bytes as u64,
+            bytes_out,
+            duration_ms: milliseconds(took),
+            status_code,
+            upstream: &policy.upstream_url,
+            websocket: true,
+        };
+        core.events.send(&event, clock::wall());
     }
 }
 
 /// From the 101 to the last byte.
-async fn serve_tunnel(
-    core: &Core,
-    tunnel: &Rc<Tunnel>,
-    facts: &Facts,
-    opened: Instant,
-    early: Early,
-) {
+async fn serve_tunnel(core: &Core, opened: &Opened) {
+    let Opened {
+        tunnel,
+        facts,
+        at,
+        early,
+    } = opened;
     core.metrics.tunnels_opened.add(1);
     core.metrics.to_upstream_bytes.add(early.to_upstream_bytes);
     core.metrics.to_client_bytes.add(early.to_client_bytes);
@@ -359,7 +377,7 @@ async fn serve_tunnel(
             request: facts.request(),
             bytes_to_client: early.to_client_bytes + relayed.to_client_bytes,
             bytes_to_upstream: early.to_upstream_bytes + relayed.to_upstream_bytes,
-            duration_ms: milliseconds(clock::now().saturating_duration_since(opened)),
+            duration_ms: milliseconds(clock::now().saturating_duration_since(*at)),
             reason: relayed.ended.word(),
         };
         core.events.send(&event, clock::wall());
@@ -460,14 +478,7 @@ async fn wait_readable(
 }
 
 /// The one place where a refusal is answered, counted and logged.
-async fn refuse(
-    core: &Core,
-    client: &Socket,
-    policy: &Policy,
-    facts: &Facts,
-    refusal: Refusal,
-    head_only: bool,
-) {
+async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, refusal: Refusal) {
     let answer = refusal.answer();
     core.metrics
         .refusals
@@ -502,7 +513,7 @@ async fn refuse(
         core.events.send(&event, clock::wall());
     }
     let mut out = Vec::with_capacity(512);
-    answer.write(&mut out, &facts.request_id, head_only, true);
+    answer.write(&mut out, facts.request_id(), facts.method() == "HEAD", true);
     if client
         .send_all(&out, policy.config.server.write_timeout)
         .await
@@ -538,7 +549,7 @@ pub(crate) async fn linger(core: &Core, client: &Socket) {
     let _ = monoio::time::timeout(LINGER, discard).await;
 }
 
-fn new_request_id() -> Box<str> {
+fn new_request_id() -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut bits = fastrand::u64(..);
     let mut id = String::with_capacity(16);
@@ -551,7 +562,7 @@ fn new_request_id() -> Box<str> {
         );
         bits >>= 5;
     }
-    id.into_boxed_str()
+    id
 }
 
 fn milliseconds(took: Duration) -> u64 {

@@ -1,11 +1,10 @@
 //! The upstream's part of an upgrade: connect, send the head, read the answer, and open only on a checked 101.
 //! A connection made here carries this one upgrade; it was never in a pool and never goes into one.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use rustix::io::Errno;
@@ -14,8 +13,9 @@ use super::connection::Attempt;
 use super::core::Core;
 use super::exchange;
 use super::head_buffer::HeadBuffer;
-use super::stream::Socket;
+use super::stream::{Socket, deadline_after, errno};
 use crate::admission::policy::{Addresses, Policy};
+use crate::clock;
 use crate::refusal::{Refusal, Unavailable};
 use crate::wire::forward::{self, Via};
 use crate::wire::head::HeadScanner;
@@ -23,6 +23,9 @@ use crate::wire::response::{RESPONSE_HEAD_BYTES_MAX, ResponseError, ResponseHead
 
 /// All addresses of the upstream together have this long to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// For so long a client may leave unnoticed while the upstream is asked.
+const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// Interim answers that are skipped before the final one.
 const INTERIM_ANSWERS_MAX: usize = 16;
@@ -70,11 +73,15 @@ pub(crate) async fn open(
 ) -> Outcome {
     let mut received = HeadBuffer::new(&core.buffers);
     let asked = {
-        let upstream_side = pin!(ask_upstream(core, policy, attempt, &mut received));
-        let client_side = pin!(client_leaves(client, early));
-        match select(upstream_side, client_side).await {
-            Either::Left((asked, _)) => asked,
-            Either::Right(_) => return Outcome::ClientLeft,
+        let mut upstream_side = pin!(ask_upstream(core, policy, attempt, &mut received));
+        // Most upstreams answer at once. The client is watched when this one does not: a wait that is given up again costs
+        // more than it can find out in so short a time.
+        match monoio::time::timeout(UNWATCHED, upstream_side.as_mut()).await {
+            Ok(asked) => asked,
+            Err(_) => match select(upstream_side, pin!(client_leaves(client, early))).await {
+                Either::Left((asked, _)) => asked,
+                Either::Right(_) => return Outcome::ClientLeft,
+            },
         }
     };
     let patience = policy.config.server.write_timeout;
@@ -140,88 +147,95 @@ async fn ask_upstream(
         .config
         .upstream_head_timeout
         .or(policy.config.server.write_timeout);
-    let ask = async {
-        let upstream = within(Some(CONNECT_TIME), connect(policy)).await;
-        let upstream = upstream.inspect_err(|refusal| count_failure(core, policy, *refusal))?;
-        let lost = |_| Refusal::UpstreamUnavailable(Unavailable::Closed);
-        upstream
-            .send_all(&attempt.forwarded_head, None)
-            .await
-            .map_err(lost)?;
-        let answer = read_answer(&upstream, attempt, received).await?;
-        Ok((upstream, answer))
-    };
-    within(limit, ask).await
-}
-
-/// 504 when the time is over.
-async fn within<T>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let Some(limit) = limit else {
-        return work.await;
-    };
-    let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    monoio::time::timeout(limit, work)
-        .await
-        .unwrap_or(Err(Refusal::UpstreamTimeout { timeout_ms }))
-}
-
-/// Connects to the first address that accepts.
-async fn connect(policy: &Policy) -> Result<Socket, Refusal> {
+    let answer_by = deadline_after(limit);
+    let late = |_| timeout(limit.unwrap_or_default());
+    let connect_limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
+    let head = &attempt.forwarded_head;
     let connected = match &policy.addresses {
         Addresses::Tcp(addresses) => {
-            let dead_peer_after = policy.config.server.dead_peer_after;
-            let mut last = Err(Unavailable::Unresolved);
-            for address in addresses {
-                last = connect_tcp(address, dead_peer_after)
-                    .await
-                    .map_err(unavailable);
-                if last.is_ok() {
-                    break;
-                }
-            }
-            last
+            send_over_tcp(addresses, head, deadline_after(Some(connect_limit))).await
         }
-        Addresses::Unix(path) => connect_unix(path).await.map_err(unavailable),
+        Addresses::Unix(path) => connect_unix(path, deadline_after(Some(connect_limit)))
+            .await
+            .map(|upstream| (upstream, 0)),
     };
-    connected.map_err(Refusal::UpstreamUnavailable)
+    let (upstream, sent) = connected.map_err(|reason| {
+        core.metrics
+            .connect_failures
+            .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
+        match reason {
+            Unavailable::Timeout => timeout(connect_limit),
+            reason => Refusal::UpstreamUnavailable(reason),
+        }
+    })?;
+    let rest = head.get(sent..).unwrap_or_default();
+    upstream
+        .send_all_until(rest, answer_by)
+        .await
+        .map_err(|error| match error {
+            Errno::TIME => late(error),
+            _ => Refusal::UpstreamUnavailable(Unavailable::Closed),
+        })?;
+    let answer = read_answer(&upstream, attempt, received, answer_by)
+        .await
+        .map_err(|end| match end {
+            AnswerEnd::Late => late(Errno::TIME),
+            AnswerEnd::Refused(refusal) => refusal,
+        })?;
+    Ok((upstream, answer))
 }
 
-fn count_failure(core: &Core, policy: &Policy, refusal: Refusal) {
-    let reason = match refusal {
-        Refusal::UpstreamUnavailable(reason) => reason,
-        _ => Unavailable::Timeout,
-    };
-    core.metrics
-        .connect_failures
-        .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
+fn timeout(limit: Duration) -> Refusal {
+    Refusal::UpstreamTimeout {
+        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Connects to the first address that accepts and sends what fits of the head; returns how much that was.
+async fn send_over_tcp(
+    addresses: &[SocketAddr],
+    head: &[u8],
+    deadline: Option<Instant>,
+) -> Result<(Socket, usize), Unavailable> {
+    let mut last = Unavailable::Unresolved;
+    for address in addresses {
+        match connect_tcp(address, head, deadline).await {
+            Ok(connected) => return Ok(connected),
+            Err(Errno::TIME) => return Err(Unavailable::Timeout),
+            Err(error) => last = unavailable(error),
+        }
+    }
+    Err(last)
 }
 
 async fn connect_tcp(
     address: &SocketAddr,
-    dead_peer_after: Option<Duration>,
-) -> Result<Socket, Errno> {
-    let fd = Socket::connect_tcp(address, dead_peer_after)?;
-    let upstream =
-        Socket::adopt(fd).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    upstream.connected().await?;
-    Ok(upstream)
+    head: &[u8],
+    deadline: Option<Instant>,
+) -> Result<(Socket, usize), Errno> {
+    let upstream = Socket::adopt(Socket::connect_tcp(address)?).map_err(|error| errno(&error))?;
+    loop {
+        // Until it is established there is nothing to send into; when it fails, the send says why.
+        match upstream.try_send(head) {
+            Ok(sent) => return Ok((upstream, sent)),
+            Err(Errno::AGAIN) => upstream.writable_until(deadline).await?,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A full backlog of a Unix listener answers at once instead of letting the caller wait; so it is asked again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
-async fn connect_unix(path: &Path) -> Result<Socket, Errno> {
+async fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Socket, Unavailable> {
     loop {
         match Socket::connect_unix(path) {
-            Ok(fd) => {
-                return Socket::adopt(fd)
-                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            Ok(fd) => return Socket::adopt(fd).map_err(|error| unavailable(errno(&error))),
+            Err(Errno::AGAIN) if deadline.is_none_or(|deadline| clock::now() < deadline) => {
+                monoio::time::sleep(BACKLOG_PAUSE).await;
             }
-            Err(Errno::AGAIN) => monoio::time::sleep(BACKLOG_PAUSE).await,
-            Err(error) => return Err(error),
+            Err(Errno::AGAIN) => return Err(Unavailable::Timeout),
+            Err(error) => return Err(unavailable(error)),
         }
     }
 }
@@ -238,14 +252,28 @@ fn unavailable(error: Errno) -> Unavailable {
     }
 }
 
+/// Why there is no answer to relay.
+enum AnswerEnd {
+    /// The deadline has passed.
+    Late,
+    Refused(Refusal),
+}
+
+impl<R: Into<Refusal>> From<R> for AnswerEnd {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
 /// Reads answers until the final one. On return `received` holds what followed its head.
 async fn read_answer(
     upstream: &Socket,
     attempt: &Attempt,
     received: &mut HeadBuffer<'_>,
-) -> Result<Answer, Refusal> {
+    deadline: Option<Instant>,
+) -> Result<Answer, AnswerEnd> {
     for _ in 0..=INTERIM_ANSWERS_MAX {
-        let head_bytes = read_head(upstream, received).await?;
+        let head_bytes = read_head(upstream, received, deadline).await?;
         let bytes = received.filled().get(..head_bytes).unwrap_or_default();
         let head = ResponseHead::parse(bytes)?;
         if head.is_interim() {
@@ -266,7 +294,11 @@ async fn read_answer(
     Err(ResponseError::TooManyInterim.into())
 }
 
-async fn read_head(upstream: &Socket, received: &mut HeadBuffer<'_>) -> Result<usize, Refusal> {
+async fn read_head(
+    upstream: &Socket,
+    received: &mut HeadBuffer<'_>,
+    deadline: Option<Instant>,
+) -> Result<usize, AnswerEnd> {
     let mut scanner = HeadScanner::new(RESPONSE_HEAD_BYTES_MAX);
     let closed = Refusal::UpstreamUnavailable(Unavailable::Closed);
     loop {
@@ -276,11 +308,16 @@ async fn read_head(upstream: &Socket, received: &mut HeadBuffer<'_>) -> Result<u
         {
             return Ok(head_bytes);
         }
+        // Wait first: an answer is never there already when its request has just left.
+        match upstream.readable_until(deadline).await {
+            Ok(()) => {}
+            Err(Errno::TIME) => return Err(AnswerEnd::Late),
+            Err(_) => return Err(closed.into()),
+        }
         match received.receive(upstream, RESPONSE_HEAD_BYTES_MAX + 1) {
-            Ok(0) => return Err(closed),
-            Ok(_) => {}
-            Err(Errno::AGAIN) => upstream.readable().await.map_err(|_| closed)?,
-            Err(_) => return Err(closed),
+            Ok(received) if received > 0 => {}
+            Err(Errno::AGAIN) => {}
+            _ => return Err(closed.into()),
         }
     }
 }

@@ -33,7 +33,7 @@ enum Endpoint {
 }
 
 impl Request {
-    pub(crate) fn of(head: &RequestHead<'_>, request_id: Box<str>) -> Self {
+    pub(crate) fn of(head: &RequestHead<'_>, request_id: &str) -> Self {
         let known = [
             ("/_vibewarden/health", Endpoint::Health),
             ("/_vibewarden/ready", Endpoint::Ready),
@@ -51,7 +51,7 @@ impl Request {
             is_read: matches!(head.method, "GET" | "HEAD"),
             head_only: head.method == "HEAD",
             keep_alive: head.keep_alive && !has_content && !asks_to_upgrade,
-            id: request_id,
+            id: request_id.into(),
         }
     }
 }

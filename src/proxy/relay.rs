@@ -16,7 +16,7 @@ use super::core::Core;
 use super::pipe::Lease;
 use super::stream::{Fault, Socket};
 use super::tunnels::Tunnel;
-use crate::metrics::{CloseReason, Counter};
+use crate::metrics::CloseReason;
 
 /// Reads in a row that fill the whole scratch buffer, after which a direction counts as bulk.
 const BULK_AFTER_READS: u8 = 3;
@@ -62,16 +62,12 @@ impl Failure {
     }
 }
 
-/// One direction of a tunnel.
+/// One direction of a tunnel. A tunnel holds two of them for its life, so what can be derived is not stored.
 struct OneWay<'t> {
     core: &'t Core,
     tunnel: &'t Tunnel,
-    from: &'t Socket,
-    to: &'t Socket,
+    /// Where the bytes come from.
     from_side: Side,
-    to_side: Side,
-    /// The core's total for this direction.
-    total: &'t Counter,
     moved_bytes: Cell<u64>,
     /// Bytes that were received wait for room at the other side.
     flushing: Cell<bool>,
@@ -95,7 +91,7 @@ enum Step {
 }
 
 /// Relays until both directions have ended, one side fails, or the tunnel is ordered to end. On return nothing is in flight;
-/// the caller closes both sockets. After a failure both closes will be resets.
+/// the caller closes both sockets. After a failure the close of the other side will be a reset.
 pub(crate) async fn relay(core: &Core, tunnel: &Tunnel) -> Relayed {
     let up = OneWay::new(core, tunnel, Side::Client);
     let down = OneWay::new(core, tunnel, Side::Upstream);
@@ -154,40 +150,46 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
     })
     .await;
     outcome.unwrap_or_else(|failure| {
-        tunnel.client.reset_on_close();
-        tunnel.upstream.reset_on_close();
+        // The side that failed is reset already, or gone.
+        match failure.side {
+            Side::Client => tunnel.upstream.reset_on_close(),
+            Side::Upstream => tunnel.client.reset_on_close(),
+        }
         failure.reason()
     })
 }
 
 impl<'t> OneWay<'t> {
     fn new(core: &'t Core, tunnel: &'t Tunnel, from_side: Side) -> Self {
-        let (from, to, to_side, total) = match from_side {
-            Side::Client => (
-                &tunnel.client,
-                &tunnel.upstream,
-                Side::Upstream,
-                &core.metrics.to_upstream_bytes,
-            ),
-            Side::Upstream => (
-                &tunnel.upstream,
-                &tunnel.client,
-                Side::Client,
-                &core.metrics.to_client_bytes,
-            ),
-        };
         let (moved_bytes, flushing, full_reads) = (Cell::new(0), Cell::new(false), Cell::new(0));
         Self {
             core,
             tunnel,
-            from,
-            to,
             from_side,
-            to_side,
-            total,
             moved_bytes,
             flushing,
             full_reads,
+        }
+    }
+
+    fn from(&self) -> &'t Socket {
+        match self.from_side {
+            Side::Client => &self.tunnel.client,
+            Side::Upstream => &self.tunnel.upstream,
+        }
+    }
+
+    fn to(&self) -> &'t Socket {
+        match self.from_side {
+            Side::Client => &self.tunnel.upstream,
+            Side::Upstream => &self.tunnel.client,
+        }
+    }
+
+    fn to_side(&self) -> Side {
+        match self.from_side {
+            Side::Client => Side::Upstream,
+            Side::Upstream => Side::Client,
         }
     }
 
@@ -205,9 +207,9 @@ impl<'t> OneWay<'t> {
             match step {
                 Step::Ended => {
                     return self
-                        .to
+                        .to()
                         .shutdown_write()
-                        .map_err(|error| self.failed(self.to_side, error));
+                        .map_err(|error| self.failed(self.to_side(), error));
                 }
                 // An idle direction holds neither a buffer nor a pipe.
                 Step::Wait => bulk = None,
@@ -223,17 +225,17 @@ impl<'t> OneWay<'t> {
                     continue;
                 }
                 Step::Blocked(rest) => {
-                    self.flush(&rest).await?;
+                    Box::pin(self.flush(&rest)).await?;
                     continue;
                 }
                 Step::PipeBlocked => {
                     if let Some(pipe) = &mut bulk {
-                        self.flush_pipe(pipe).await?;
+                        Box::pin(self.flush_pipe(pipe)).await?;
                     }
                     continue;
                 }
             }
-            self.from
+            self.from()
                 .readable()
                 .await
                 .map_err(|error| self.wait_failed(self.from_side, &error))?;
@@ -248,7 +250,7 @@ impl<'t> OneWay<'t> {
         let mut scratch = self.core.scratch.borrow_mut();
         let mut turn_bytes = 0;
         loop {
-            let received = match self.from.try_recv(&mut scratch) {
+            let received = match self.from().try_recv(&mut scratch) {
                 Ok(0) => return Ok(Step::Ended),
                 Ok(received) => received,
                 Err(Errno::AGAIN) => return Ok(Step::Wait),
@@ -282,7 +284,7 @@ impl<'t> OneWay<'t> {
     fn bulk_turn(&self, pipe: &mut Lease<'_>) -> Result<Step, Failure> {
         let mut turn_bytes = 0;
         while turn_bytes < TURN_BYTES {
-            let received = match pipe.fill(self.from, TURN_BYTES) {
+            let received = match pipe.fill(self.from(), TURN_BYTES) {
                 Ok(0) => return Ok(Step::Ended),
                 Ok(received) => received,
                 Err(Errno::AGAIN) => return Ok(Step::Wait),
@@ -305,10 +307,10 @@ impl<'t> OneWay<'t> {
     fn send_now(&self, bytes: &[u8]) -> Result<usize, Failure> {
         let mut sent = 0;
         while sent < bytes.len() {
-            match self.to.try_send(bytes.get(sent..).unwrap_or_default()) {
+            match self.to().try_send(bytes.get(sent..).unwrap_or_default()) {
                 Ok(taken) => sent += taken,
                 Err(Errno::AGAIN) => break,
-                Err(error) => return Err(self.failed(self.to_side, error)),
+                Err(error) => return Err(self.failed(self.to_side(), error)),
             }
         }
         self.count(sent);
@@ -318,10 +320,10 @@ impl<'t> OneWay<'t> {
     /// Empties the pipe as far as it goes now; true when nothing is left in it.
     fn empty_now(&self, pipe: &mut Lease<'_>) -> Result<bool, Failure> {
         while pipe.held_bytes() > 0 {
-            match pipe.empty(self.to) {
+            match pipe.empty(self.to()) {
                 Ok(moved) => self.count(moved),
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(error) => return Err(self.failed(self.to_side, error)),
+                Err(error) => return Err(self.failed(self.to_side(), error)),
             }
         }
         Ok(true)
@@ -332,10 +334,10 @@ impl<'t> OneWay<'t> {
         self.flushing.set(true);
         let mut sent = 0;
         while sent < rest.len() {
-            self.to
+            self.to()
                 .writable()
                 .await
-                .map_err(|error| self.wait_failed(self.to_side, &error))?;
+                .map_err(|error| self.wait_failed(self.to_side(), &error))?;
             sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
         }
         self.flushing.set(false);
@@ -345,10 +347,10 @@ impl<'t> OneWay<'t> {
     async fn flush_pipe(&self, pipe: &mut Lease<'_>) -> Result<(), Failure> {
         self.flushing.set(true);
         while !self.empty_now(pipe)? {
-            self.to
+            self.to()
                 .writable()
                 .await
-                .map_err(|error| self.wait_failed(self.to_side, &error))?;
+                .map_err(|error| self.wait_failed(self.to_side(), &error))?;
         }
         self.flushing.set(false);
         Ok(())
@@ -357,8 +359,11 @@ impl<'t> OneWay<'t> {
     fn count(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.moved_bytes.set(self.moved_bytes.get() + bytes);
-        self.total.add(bytes);
-        self.tunnel.sent(self.to_side == Side::Client);
+        match self.from_side {
+            Side::Client => self.core.metrics.to_upstream_bytes.add(bytes),
+            Side::Upstream => self.core.metrics.to_client_bytes.add(bytes),
+        }
+        self.tunnel.sent(self.from_side == Side::Upstream);
     }
 
     #[expect(

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::net::TcpStream;
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use rustix::net::{
     ipproto, socket_with, sockopt,
 };
 
+use crate::clock;
 use crate::sys;
 
 /// A non-blocking descriptor that the runtime can wait for: a TCP or Unix connection, a listener, an eventfd.
@@ -58,11 +59,9 @@ impl Socket {
         })
     }
 
-    /// Begins a TCP connection and sets what every leg has: no delay, and liveness when switched on.
-    pub(crate) fn connect_tcp(
-        address: &SocketAddr,
-        dead_peer_after: Option<Duration>,
-    ) -> rustix::io::Result<OwnedFd> {
+    /// Begins a TCP connection without delay of small segments. It may be established already, as on loopback: the first
+    /// `try_send` tells (`EAGAIN`: not yet; then it is when `writable` says so).
+    pub(crate) fn connect_tcp(address: &SocketAddr) -> Result<OwnedFd, Errno> {
         let family = if address.is_ipv4() {
             AddressFamily::INET
         } else {
@@ -71,9 +70,6 @@ impl Socket {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopt::set_tcp_nodelay(&fd, true)?;
-        if let Some(after) = dead_peer_after {
-            set_liveness(&fd, after)?;
-        }
         match rustix::net::connect(&fd, address) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
             Err(error) => Err(error),
@@ -86,21 +82,6 @@ impl Socket {
         let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
         Ok(fd)
-    }
-
-    /// Waits until a connection that was begun is established. On loopback it usually is already.
-    pub(crate) async fn connected(&self) -> Result<(), Errno> {
-        loop {
-            match rustix::net::getpeername(self.fd()) {
-                Ok(_) => return Ok(()),
-                Err(Errno::NOTCONN) => {}
-                Err(error) => return Err(error),
-            }
-            self.writable()
-                .await
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            sockopt::socket_error(self.fd())??;
-        }
     }
 
     /// Waits until `try_recv` has something to say. May be dropped at any time.
@@ -128,7 +109,33 @@ impl Socket {
         })
     }
 
-    /// Sends everything, waiting as long as the peer takes nothing; `patience` restarts with every byte it takes.
+    /// [`readable`](Self::readable) with a deadline: `ETIME` when it passes. No timer is made before it is needed.
+    pub(crate) async fn readable_until(&self, deadline: Option<Instant>) -> Result<(), Errno> {
+        until(deadline, self.readable()).await
+    }
+
+    /// [`writable`](Self::writable) with a deadline, likewise.
+    pub(crate) async fn writable_until(&self, deadline: Option<Instant>) -> Result<(), Errno> {
+        until(deadline, self.writable()).await
+    }
+
+    /// Sends everything; `ETIME` when the deadline passes first.
+    pub(crate) async fn send_all_until(
+        &self,
+        mut bytes: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            match self.try_send(bytes) {
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(Errno::AGAIN) => self.writable_until(deadline).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends everything; `ETIME` when the peer takes no byte for as long as `patience`.
     pub(crate) async fn send_all(
         &self,
         mut bytes: &[u8],
@@ -137,15 +144,7 @@ impl Socket {
         while !bytes.is_empty() {
             match self.try_send(bytes) {
                 Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
-                Err(Errno::AGAIN) => {
-                    let ready = match patience {
-                        Some(patience) => monoio::time::timeout(patience, self.writable())
-                            .await
-                            .map_err(|_| Errno::TIME)?,
-                        None => self.writable().await,
-                    };
-                    ready.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-                }
+                Err(Errno::AGAIN) => self.writable_until(deadline_after(patience)).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -167,6 +166,33 @@ impl Socket {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         sys::borrow(&self.readiness)
     }
+}
+
+/// The moment that ends a time which begins now; `None` never comes.
+pub(crate) fn deadline_after(time: Option<Duration>) -> Option<Instant> {
+    time.and_then(|time| clock::now().checked_add(time))
+}
+
+/// Waits for readiness until the deadline: `ETIME` when it passes.
+async fn until(
+    deadline: Option<Instant>,
+    ready: impl Future<Output = io::Result<()>>,
+) -> Result<(), Errno> {
+    let ready = match deadline {
+        None => ready.await,
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(clock::now());
+            monoio::time::timeout(left, ready)
+                .await
+                .map_err(|_| Errno::TIME)?
+        }
+    };
+    ready.map_err(|error| errno(&error))
+}
+
+/// The number of an error that a system call gave.
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 impl AsRawFd for Socket {

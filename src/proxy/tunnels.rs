@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::stream::{Socket, set_user_timeout};
+use super::stream::{Socket, set_liveness, set_user_timeout};
 use crate::metrics::CloseReason;
 use crate::sys::{self, Acknowledgement};
 
@@ -31,6 +31,7 @@ pub(crate) struct Tunnel {
     upstream_queue: Cell<Queue>,
     /// A Unix-socket upstream has no liveness.
     upstream_is_tcp: bool,
+    upstream_watched: Cell<bool>,
     order: Cell<Option<CloseReason>>,
     waker: RefCell<Option<Waker>>,
     /// Its place in the list of the core.
@@ -121,6 +122,7 @@ impl Tunnel {
             client_queue: Cell::new(Queue::Sent),
             upstream_queue: Cell::new(Queue::Sent),
             upstream_is_tcp,
+            upstream_watched: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
             place: Cell::new(0),
@@ -164,8 +166,13 @@ impl Tunnel {
         }
     }
 
-    /// One visit of liveness.
+    /// One visit of liveness. The first one switches it on for the upstream's leg – early enough, as the kernel counts from
+    /// the last sign of the peer – so that short tunnels never pay for it; the client's leg has it from the listener.
     fn visit(&self, now: Instant, dead_after: Duration) {
+        if self.upstream_is_tcp && !self.upstream_watched.replace(true) {
+            // Fails only on a socket that is about to end by itself.
+            let _ = set_liveness(self.upstream.fd(), dead_after);
+        }
         let legs = [
             (&self.client, &self.client_queue, true),
             (&self.upstream, &self.upstream_queue, self.upstream_is_tcp),
