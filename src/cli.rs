@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Source};
 use crate::demo::{self, EventLines};
@@ -137,9 +137,14 @@ fn say(out: &mut dyn Write, what: &dyn std::fmt::Display) {
     let _ = writeln!(out, "{what}");
 }
 
+/// Operator log lines that wait for a slow reader.
+const LOG_LINES: usize = 4_096;
+
 /// The operator log on standard error. It never blocks: lines that a slow reader does not take are dropped.
 fn start_log(level: LogLevel, format: LogFormat) -> WorkerGuard {
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .finish(io::stderr());
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,

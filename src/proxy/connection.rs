@@ -166,7 +166,14 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
         None => {
             core.metrics.task_panics.add(1);
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            refuse(&core, &client, &policy, &facts, Refusal::InternalError).await;
+            Box::pin(refuse(
+                &core,
+                &client,
+                &policy,
+                &facts,
+                Refusal::InternalError,
+            ))
+            .await;
             None
         }
     }
@@ -181,7 +188,8 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             Ok(head_bytes) => head_bytes,
             Err(HeadEnd::Left) => return None,
             Err(HeadEnd::Refused(refusal)) => {
-                refuse(core, client, &core.policy(), &Facts::unread(peer), refusal).await;
+                let (policy, facts) = (core.policy(), Facts::unread(peer));
+                Box::pin(refuse(core, client, &policy, &facts, refusal)).await;
                 return None;
             }
         };
@@ -192,9 +200,10 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             peer,
         );
         buffer.consume(head_bytes);
+        buffer.release_if_empty();
         match judged {
             Ok(Judged::Own(request)) => {
-                if !own_endpoint::answer(core, client, &policy, &request).await {
+                if !Box::pin(own_endpoint::answer(core, client, &policy, &request)).await {
                     return None;
                 }
             }
@@ -210,7 +219,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
                 if is_upgrade {
                     core.metrics.upgrade(UpgradeResult::Refused);
                 }
-                refuse(core, client, &policy, &facts, refusal).await;
+                Box::pin(refuse(core, client, &policy, &facts, refusal)).await;
                 return None;
             }
         }
@@ -316,7 +325,7 @@ async fn conclude(
         } => {
             core.metrics.upgrade(UpgradeResult::Declined);
             proxied(core, policy, &attempt, took, status, answer_bytes);
-            linger(core, client).await;
+            Box::pin(linger(core, client)).await;
         }
         Outcome::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
         Outcome::Refused(refusal) => {
@@ -324,7 +333,7 @@ async fn conclude(
                 Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
                 _ => UpgradeResult::Failed,
             });
-            refuse(core, client, policy, &attempt.facts, refusal).await;
+            Box::pin(refuse(core, client, policy, &attempt.facts, refusal)).await;
         }
     }
     None
@@ -359,25 +368,24 @@ fn proxied(
 
 /// From the 101 to the last byte.
 async fn serve_tunnel(core: &Core, opened: &Opened) {
-    let Opened {
-        tunnel,
-        facts,
-        at,
-        early,
-    } = opened;
     core.metrics.tunnels_opened.add(1);
-    core.metrics.to_upstream_bytes.add(early.to_upstream_bytes);
-    core.metrics.to_client_bytes.add(early.to_client_bytes);
-    let listed = core.tunnels.add(tunnel);
-    let relayed = relay(core, tunnel).await;
+    core.metrics
+        .to_upstream_bytes
+        .add(opened.early.to_upstream_bytes);
+    core.metrics
+        .to_client_bytes
+        .add(opened.early.to_client_bytes);
+    let listed = core.tunnels.add(&opened.tunnel);
+    let relayed = relay(core, &opened.tunnel).await;
     drop(listed);
     core.metrics.tunnel_closed(relayed.ended);
     if core.policy().config.log.access_log {
+        let took = clock::now().saturating_duration_since(opened.at);
         let event = Event::WebSocketClosed {
-            request: facts.request(),
-            bytes_to_client: early.to_client_bytes + relayed.to_client_bytes,
-            bytes_to_upstream: early.to_upstream_bytes + relayed.to_upstream_bytes,
-            duration_ms: milliseconds(clock::now().saturating_duration_since(*at)),
+            request: opened.facts.request(),
+            bytes_to_client: opened.early.to_client_bytes + relayed.to_client_bytes,
+            bytes_to_upstream: opened.early.to_upstream_bytes + relayed.to_upstream_bytes,
+            duration_ms: milliseconds(took),
             reason: relayed.ended.word(),
         };
         core.events.send(&event, clock::wall());

@@ -109,9 +109,14 @@ pub(crate) async fn open(
             }
         }
         Ok((upstream, Answer::Other(answer))) => {
-            let (status, answer_bytes) =
-                exchange::relay_answer(&upstream, client, answer, received.filled(), patience)
-                    .await;
+            let (status, answer_bytes) = Box::pin(exchange::relay_answer(
+                &upstream,
+                client,
+                answer,
+                received.filled(),
+                patience,
+            ))
+            .await;
             Outcome::Declined {
                 status,
                 answer_bytes,

@@ -11,7 +11,7 @@ use super::stream::Socket;
 const FIRST_BYTES: usize = 4 * 1024;
 
 /// Buffers that are kept, and the largest that is.
-const POOL_MAX: usize = 128;
+const POOL_MAX: usize = 32;
 const POOLED_BYTES_MAX: usize = 16 * 1024;
 
 /// Received bytes that are not dealt with yet.

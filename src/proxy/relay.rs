@@ -21,7 +21,7 @@ use crate::metrics::CloseReason;
 /// Reads in a row that fill the whole scratch buffer, after which a direction counts as bulk.
 const BULK_AFTER_READS: u8 = 3;
 
-/// A bulk turn that moves less than this ends the bulk: such a stream is cheaper to copy.
+/// A splice that moves less than this ends the bulk.
 const BULK_MIN_BYTES: usize = 16 * 1024;
 
 /// What one direction may move before every other tunnel of the core has had its turn.
@@ -74,20 +74,22 @@ struct OneWay<'t> {
     full_reads: Cell<u8>,
 }
 
-/// What a turn of copying ended with.
-enum Step {
+/// What a turn ended with.
+enum Turn<'p> {
     /// Nothing more to receive for now.
-    Wait,
-    /// The turn's budget is used up; there is more.
-    Yield,
-    /// The other side took only part; this is the rest.
-    Blocked(Box<[u8]>),
-    /// The pipe holds what the other side did not take.
-    PipeBlocked,
-    /// Go on with the other kind of turn.
-    Switch,
+    Empty,
+    /// The budget is used up; there is more.
+    Over,
+    /// The other side took only part.
+    Blocked(Held<'p>),
     /// End of input.
     Ended,
+}
+
+/// Bytes that were received and wait for room at the other side.
+enum Held<'p> {
+    Bytes(Box<[u8]>),
+    Pipe(Lease<'p>),
 }
 
 /// Relays until both directions have ended, one side fails, or the tunnel is ordered to end. On return nothing is in flight;
@@ -195,112 +197,111 @@ impl<'t> OneWay<'t> {
 
     /// Until the end of input was carried over, or an order to end came.
     async fn run(&self) -> Result<(), Failure> {
-        let mut bulk: Option<Lease<'_>> = None;
-        loop {
-            if self.tunnel.ordered_to_end().is_some() {
-                return Ok(());
-            }
-            let step = match &mut bulk {
-                None => self.copy_turn()?,
-                Some(pipe) => self.bulk_turn(pipe)?,
+        while self.tunnel.ordered_to_end().is_none() {
+            // Nothing of a turn is alive while the next one is waited for, which keeps an idle tunnel small.
+            let (over, flush) = match self.turn()? {
+                Turn::Empty => (false, None),
+                Turn::Over => (true, None),
+                Turn::Blocked(held) => (false, Some(Box::pin(self.flush(held)))),
+                Turn::Ended => return self.end_of_input(),
             };
-            match step {
-                Step::Ended => {
-                    return self
-                        .to()
-                        .shutdown_write()
-                        .map_err(|error| self.failed(self.to_side(), error));
-                }
-                // An idle direction holds neither a buffer nor a pipe.
-                Step::Wait => bulk = None,
-                Step::Yield => self.core.let_others_run().await,
-                Step::Switch if bulk.is_some() => {
-                    self.full_reads.set(0);
-                    bulk = None;
-                    continue;
-                }
-                Step::Switch => {
-                    // Without descriptors for a pipe copying goes on.
-                    bulk = self.core.pipes.take().ok();
-                    continue;
-                }
-                Step::Blocked(rest) => {
-                    Box::pin(self.flush(&rest)).await?;
-                    continue;
-                }
-                Step::PipeBlocked => {
-                    if let Some(pipe) = &mut bulk {
-                        Box::pin(self.flush_pipe(pipe)).await?;
-                    }
-                    continue;
-                }
+            if let Some(flush) = flush {
+                flush.await?;
+                continue;
             }
-            self.from()
-                .readable()
-                .await
-                .map_err(|error| self.wait_failed(self.from_side, &error))?;
-            if self.full_reads.get() >= BULK_AFTER_READS && bulk.is_none() {
-                bulk = self.core.pipes.take().ok();
+            if over {
+                self.core.let_others_run().await;
             }
+            let ready = self.from().readable().await;
+            ready.map_err(|error| self.wait_failed(self.from_side, &error))?;
         }
+        Ok(())
     }
 
-    /// Receives and sends through the scratch buffer, without blocking, until there is nothing more or the turn is over.
-    fn copy_turn(&self) -> Result<Step, Failure> {
-        let mut scratch = self.core.scratch.borrow_mut();
-        let mut turn_bytes = 0;
-        loop {
-            let received = match self.from().try_recv(&mut scratch) {
-                Ok(0) => return Ok(Step::Ended),
-                Ok(received) => received,
-                Err(Errno::AGAIN) => return Ok(Step::Wait),
-                Err(error) => return Err(self.failed(self.from_side, error)),
-            };
-            let full = received == scratch.len();
-            if full {
-                self.full_reads.set(self.full_reads.get().saturating_add(1));
-            } else if received < BULK_MIN_BYTES {
-                self.full_reads.set(0);
-            }
-            let bytes = scratch.get(..received).unwrap_or_default();
-            let taken = self.send_now(bytes)?;
-            if taken < received {
-                return Ok(Step::Blocked(bytes.get(taken..).unwrap_or_default().into()));
-            }
-            turn_bytes += received;
-            if !full {
-                return Ok(Step::Wait);
-            }
-            if self.full_reads.get() >= BULK_AFTER_READS {
-                return Ok(Step::Switch);
-            }
-            if turn_bytes >= TURN_BYTES {
-                return Ok(Step::Yield);
-            }
-        }
+    /// Carries the end over to the other side.
+    fn end_of_input(&self) -> Result<(), Failure> {
+        self.to()
+            .shutdown_write()
+            .map_err(|error| self.failed(self.to_side(), error))
     }
 
-    /// Moves bytes through the pipe, without blocking, until there is nothing more or the turn is over.
-    fn bulk_turn(&self, pipe: &mut Lease<'_>) -> Result<Step, Failure> {
+    /// Moves what is there, without blocking, until there is nothing more or the turn is over.
+    fn turn(&self) -> Result<Turn<'t>, Failure> {
         let mut turn_bytes = 0;
         while turn_bytes < TURN_BYTES {
-            let received = match pipe.fill(self.from(), TURN_BYTES) {
-                Ok(0) => return Ok(Step::Ended),
-                Ok(received) => received,
-                Err(Errno::AGAIN) => return Ok(Step::Wait),
-                // A socket that cannot be spliced is copied.
-                Err(Errno::INVAL) => return Ok(Step::Switch),
-                Err(error) => return Err(self.failed(self.from_side, error)),
+            // An idle direction holds neither a buffer nor a pipe; a bulk one takes a pipe for its turn. Without
+            // descriptors for a pipe copying goes on.
+            let pipe = if self.full_reads.get() < BULK_AFTER_READS {
+                None
+            } else {
+                self.core.pipes.take().ok()
             };
-            if !self.empty_now(pipe)? {
-                return Ok(Step::PipeBlocked);
-            }
-            turn_bytes += received;
-            if received < BULK_MIN_BYTES {
-                return Ok(Step::Switch);
+            let step = match pipe {
+                Some(pipe) => self.splice(pipe, &mut turn_bytes)?,
+                None => self.copy(&mut turn_bytes)?,
+            };
+            if let Some(end) = step {
+                return Ok(end);
             }
         }
-        Ok(Step::Yield)
+        Ok(Turn::Over)
+    }
+
+    /// Receives and sends through the scratch buffer. `None`: there is more to do in this turn.
+    fn copy(&self, turn_bytes: &mut usize) -> Result<Option<Turn<'t>>, Failure> {
+        let mut scratch = self.core.scratch.borrow_mut();
+        let received = match self.from().try_recv(&mut scratch) {
+            Ok(0) => return Ok(Some(Turn::Ended)),
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return Ok(Some(Turn::Empty)),
+            Err(error) => return Err(self.failed(self.from_side, error)),
+        };
+        let full = received == scratch.len();
+        if full {
+            self.full_reads.set(self.full_reads.get().saturating_add(1));
+        } else if received < BULK_MIN_BYTES {
+            self.full_reads.set(0);
+        }
+        let bytes = scratch.get(..received).unwrap_or_default();
+        let taken = self.send_now(bytes)?;
+        *turn_bytes += received;
+        if taken < received {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            return Ok(Some(Turn::Blocked(Held::Bytes(rest.into()))));
+        }
+        // Less than a full buffer was all there was.
+        Ok(if full { None } else { Some(Turn::Empty) })
+    }
+
+    /// Moves bytes through a pipe. `None`: there is more to do in this turn.
+    fn splice(
+        &self,
+        mut pipe: Lease<'t>,
+        turn_bytes: &mut usize,
+    ) -> Result<Option<Turn<'t>>, Failure> {
+        while *turn_bytes < TURN_BYTES {
+            let received = match pipe.fill(self.from(), TURN_BYTES) {
+                Ok(0) => return Ok(Some(Turn::Ended)),
+                Ok(received) => received,
+                Err(Errno::AGAIN) => return Ok(Some(Turn::Empty)),
+                Err(Errno::INVAL) => {
+                    // A socket that cannot be spliced is copied.
+                    self.full_reads.set(0);
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.failed(self.from_side, error)),
+            };
+            *turn_bytes += received;
+            if !self.empty_now(&mut pipe)? {
+                return Ok(Some(Turn::Blocked(Held::Pipe(pipe))));
+            }
+            if received < BULK_MIN_BYTES {
+                // Such a stream is cheaper to copy.
+                self.full_reads.set(0);
+                return Ok(None);
+            }
+        }
+        Ok(None)
     }
 
     /// Sends what fits now.
@@ -329,31 +330,27 @@ impl<'t> OneWay<'t> {
         Ok(true)
     }
 
-    /// Sends the remainder as the other side takes it.
-    async fn flush(&self, rest: &[u8]) -> Result<(), Failure> {
+    /// Sends what is held as the other side takes it.
+    async fn flush(&self, mut held: Held<'t>) -> Result<(), Failure> {
         self.flushing.set(true);
         let mut sent = 0;
-        while sent < rest.len() {
+        loop {
             self.to()
                 .writable()
                 .await
                 .map_err(|error| self.wait_failed(self.to_side(), &error))?;
-            sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
+            let done = match &mut held {
+                Held::Bytes(rest) => {
+                    sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
+                    sent >= rest.len()
+                }
+                Held::Pipe(pipe) => self.empty_now(pipe)?,
+            };
+            if done {
+                self.flushing.set(false);
+                return Ok(());
+            }
         }
-        self.flushing.set(false);
-        Ok(())
-    }
-
-    async fn flush_pipe(&self, pipe: &mut Lease<'_>) -> Result<(), Failure> {
-        self.flushing.set(true);
-        while !self.empty_now(pipe)? {
-            self.to()
-                .writable()
-                .await
-                .map_err(|error| self.wait_failed(self.to_side(), &error))?;
-        }
-        self.flushing.set(false);
-        Ok(())
     }
 
     fn count(&self, bytes: usize) {

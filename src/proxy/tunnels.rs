@@ -5,6 +5,7 @@
 //! still acknowledges, its user timeout is moved ahead; a peer that acknowledges nothing any more is given up here.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -21,7 +22,6 @@ pub(crate) const VISITS: u32 = 10;
 pub(crate) const VISIT_SHARES: u32 = 16;
 
 /// The two connections of a tunnel and what others may tell it.
-#[derive(Debug)]
 pub(crate) struct Tunnel {
     /// Towards the client.
     pub(crate) client: Socket,
@@ -33,7 +33,7 @@ pub(crate) struct Tunnel {
     upstream_is_tcp: bool,
     upstream_watched: Cell<bool>,
     order: Cell<Option<CloseReason>>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     /// Its place in the list of the core.
     place: Cell<usize>,
 }
@@ -48,10 +48,25 @@ enum Queue {
     Sent,
     /// Not empty since then.
     Waiting {
-        since: Instant,
+        since: Moment,
         /// When a visit first found that no acknowledgement had come for the whole time.
-        silent_since: Option<Instant>,
+        silent_since: Option<Moment>,
     },
+}
+
+/// Tenths of a second since the first visit, plus one: small, because every tunnel has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment(NonZeroU32);
+
+impl Moment {
+    fn after(uptime: Duration) -> Self {
+        let tenths = u32::try_from(uptime.as_millis() / 100).unwrap_or(u32::MAX);
+        Self(NonZeroU32::MIN.saturating_add(tenths))
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(100) * self.0.get().saturating_sub(earlier.0.get())
+    }
 }
 
 /// What liveness does about a leg.
@@ -67,7 +82,7 @@ fn judge(
     queue: Queue,
     queued: bool,
     ack: Acknowledgement,
-    now: Instant,
+    now: Moment,
     dead_after: Duration,
 ) -> (Queue, Verdict) {
     match queue {
@@ -86,7 +101,7 @@ fn judge(
         } => {
             let silent = ack.outstanding && u128::from(ack.last_ack_ms) >= dead_after.as_millis();
             if !silent {
-                let ahead = now.saturating_duration_since(since) + dead_after;
+                let ahead = now.since(since) + dead_after;
                 let queue = Queue::Waiting {
                     since,
                     silent_since: None,
@@ -96,7 +111,7 @@ fn judge(
             let silent_since = silent_since.unwrap_or(now);
             // An answer to a probe that had just left must have had the time to come.
             let doubt = dead_after / (2 * VISITS);
-            let dead = now.saturating_duration_since(silent_since) >= doubt;
+            let dead = now.since(silent_since) >= doubt;
             let queue = Queue::Waiting {
                 since,
                 silent_since: Some(silent_since),
@@ -124,7 +139,7 @@ impl Tunnel {
             upstream_is_tcp,
             upstream_watched: Cell::new(false),
             order: Cell::new(None),
-            waker: RefCell::new(None),
+            waker: Cell::new(None),
             place: Cell::new(0),
         })
     }
@@ -132,8 +147,7 @@ impl Tunnel {
     /// Orders the relay to end. A later, more urgent order replaces an earlier one.
     pub(crate) fn order(&self, reason: CloseReason) {
         self.order.set(Some(reason));
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
@@ -145,13 +159,8 @@ impl Tunnel {
 
     /// Who is to be woken by an order.
     pub(crate) fn watch(&self, waker: &Waker) {
-        let mut watching = self.waker.borrow_mut();
-        if !watching
-            .as_ref()
-            .is_some_and(|known| known.will_wake(waker))
-        {
-            *watching = Some(waker.clone());
-        }
+        let known = self.waker.take().filter(|known| known.will_wake(waker));
+        self.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
     }
 
     /// Notes that bytes went to one side.
@@ -168,7 +177,7 @@ impl Tunnel {
 
     /// One visit of liveness. The first one switches it on for the upstream's leg – early enough, as the kernel counts from
     /// the last sign of the peer – so that short tunnels never pay for it; the client's leg has it from the listener.
-    fn visit(&self, now: Instant, dead_after: Duration) {
+    fn visit(&self, now: Moment, dead_after: Duration) {
         if self.upstream_is_tcp && !self.upstream_watched.replace(true) {
             // Fails only on a socket that is about to end by itself.
             let _ = set_liveness(self.upstream.fd(), dead_after);
@@ -206,10 +215,12 @@ impl Tunnel {
 }
 
 /// The list of one core.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tunnels {
     open: RefCell<Vec<Rc<Tunnel>>>,
     share: Cell<usize>,
+    /// The first visit.
+    epoch: Cell<Option<Instant>>,
 }
 
 impl Tunnels {
@@ -244,6 +255,9 @@ impl Tunnels {
     pub(crate) fn visit_share(&self, now: Instant, dead_after: Duration) {
         let share = self.share.get();
         self.share.set((share + 1) % VISIT_SHARES as usize);
+        let epoch = self.epoch.get().unwrap_or(now);
+        self.epoch.set(Some(epoch));
+        let now = Moment::after(now.saturating_duration_since(epoch));
         let open = self.open.borrow();
         let due = open.iter().skip(share).step_by(VISIT_SHARES as usize);
         due.for_each(|tunnel| tunnel.visit(now, dead_after));
@@ -276,7 +290,11 @@ mod tests {
         last_ack_ms: 60_000,
     };
 
-    fn waiting(since: Instant, silent_since: Option<Instant>) -> Queue {
+    fn at(time: Duration) -> Moment {
+        Moment::after(time)
+    }
+
+    fn waiting(since: Moment, silent_since: Option<Moment>) -> Queue {
         Queue::Waiting {
             since,
             silent_since,
@@ -284,17 +302,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_is_small() {
+        assert!(size_of::<Tunnel>() <= 216, "{}", size_of::<Tunnel>());
+    }
+
+    #[test]
     fn a_reader_that_pauses_but_acknowledges_is_kept_for_ever() {
-        let start = crate::clock::now();
         let mut queue = Queue::Sent;
         for visit in 0..10_000u32 {
-            let now = start + visit * AFTER / VISITS;
-            let (next, verdict) = judge(queue, true, ANSWERED, now, AFTER);
+            let time = visit * AFTER / VISITS;
+            let (next, verdict) = judge(queue, true, ANSWERED, at(time), AFTER);
             queue = next;
             match verdict {
                 Verdict::Nothing => assert_eq!(visit, 0),
                 // Always a whole period ahead of what the kernel has counted so far.
-                Verdict::SetUserTimeout(time) => assert_eq!(time, now - start + AFTER),
+                Verdict::SetUserTimeout(ahead) => assert_eq!(ahead, time + AFTER),
                 Verdict::Dead => panic!("cut at visit {visit}"),
             }
         }
@@ -302,8 +324,8 @@ mod tests {
 
     #[test]
     fn two_visits_without_an_acknowledgement_end_it_and_one_does_not() {
-        let now = crate::clock::now();
-        let later = now + AFTER / VISITS;
+        let now = at(AFTER);
+        let later = at(AFTER + AFTER / VISITS);
         let (queue, verdict) = judge(waiting(now, None), true, UNANSWERED, now, AFTER);
         assert_eq!(
             (queue, verdict),
@@ -326,7 +348,7 @@ mod tests {
 
     #[test]
     fn an_empty_queue_gets_the_ordinary_timeout_back() {
-        let now = crate::clock::now();
+        let now = at(AFTER);
         let (queue, verdict) = judge(waiting(now, Some(now)), false, UNANSWERED, now, AFTER);
         assert_eq!(
             (queue, verdict),
