@@ -19,5 +19,7 @@ pub mod forward;
 pub mod head;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod sample;
 pub mod target;
 pub mod upgrade;

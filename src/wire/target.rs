@@ -244,3 +244,6 @@ pub fn decoded(path: &str) -> impl Iterator<Item = u8> + '_ {
         Some(byte)
     })
 }
+
+#[cfg(test)]
+mod tests;
