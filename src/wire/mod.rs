@@ -17,6 +17,7 @@ pub mod body;
 pub mod field;
 pub mod forward;
 pub mod head;
+pub mod oracle;
 pub mod request;
 pub mod response;
 #[cfg(test)]
