@@ -7,6 +7,9 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::body::{BodyError, ChunkedDecoder};
 use super::forward::{
     Forwarding, Purpose, Via, request_id, write_declined, write_request, write_switching,
@@ -65,13 +68,9 @@ pub fn request_head(data: &[u8]) {
     );
     check_accepted(&head, &plain);
     let upgrade = Upgrade::of(&head);
+    assert_eq!(upgrade != Ok(None), asks_for_web_socket(&plain));
     if let Ok(Some(upgrade)) = upgrade {
-        assert_eq!(plain.values("sec-websocket-key"), [upgrade.key.as_bytes()]);
-        assert_eq!(plain.values("sec-websocket-version"), [b"13"]);
-        assert_eq!(plain.values("upgrade").len(), 1);
-        assert!(
-            plain.options().any(|option| option == "upgrade") && plain.first.starts_with("GET ")
-        );
+        check_upgrade(&head, &plain, &upgrade);
     }
     for forwarding in [stranger(&head), proxied(&head)] {
         check_forwarded(&head, &plain, &forwarding, Purpose::Plain);
@@ -170,6 +169,28 @@ fn splits(data: &[u8]) -> Vec<usize> {
     (0..17).map(|_| next()).collect()
 }
 
+/// Whether a request is an upgrade, if perhaps a bad one.
+fn asks_for_web_socket(plain: &Plain) -> bool {
+    let protocols = plain.values("upgrade");
+    plain.first.ends_with(" HTTP/1.1")
+        && plain.options().any(|option| option == "upgrade")
+        && protocols.len() == 1
+        && protocols
+            .iter()
+            .all(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// What an upgrade must be.
+fn check_upgrade(head: &RequestHead<'_>, plain: &Plain, upgrade: &Upgrade<'_>) {
+    assert!(plain.first.starts_with("GET "));
+    assert!(matches!(head.framing, Framing::None | Framing::Length(0)));
+    assert_eq!(plain.values("sec-websocket-version"), [b"13"]);
+    assert_eq!(plain.values("sec-websocket-key"), [upgrade.key.as_bytes()]);
+    let decoded = STANDARD.decode(upgrade.key).unwrap_or_default();
+    assert_eq!(decoded.len(), 16, "{}", upgrade.key);
+    assert_eq!(STANDARD.encode(decoded), upgrade.key, "canonical");
+}
+
 /// What an accepted request head must be, whatever it says.
 fn check_accepted(head: &RequestHead<'_>, plain: &Plain) {
     assert!(plain.lines.len() <= 256 && plain.lines.len() == head.headers.len());
@@ -199,6 +220,45 @@ fn check_accepted(head: &RequestHead<'_>, plain: &Plain) {
             .next()
             .unwrap_or_default();
         assert!(segment != b"." && segment != b"..", "{}", head.target);
+    }
+    let own = decoded == b"/_vibewarden" || decoded.starts_with(b"/_vibewarden/");
+    assert_eq!(head.is_own_endpoint(), own, "{}", head.target);
+    assert_eq!(
+        head.keep_alive,
+        head.version == Version::Http11 && !plain.options().any(|option| option == "close")
+    );
+    let expectations = plain.values("expect");
+    assert!(
+        expectations.len() <= 1
+            && expectations
+                .iter()
+                .all(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    );
+    assert_eq!(
+        head.expect_continue,
+        head.version == Version::Http11 && !expectations.is_empty()
+    );
+    if let Some((_, rest)) = plain
+        .target()
+        .split_once("://")
+        .filter(|_| !plain.target().starts_with('/'))
+    {
+        let authority = rest
+            .split(['/', '?'])
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let host = head.host.to_ascii_lowercase();
+        let longer = authority.len().max(host.len());
+        let shorter = authority.len().min(host.len());
+        assert!(
+            authority.starts_with(&host) || host.starts_with(&authority),
+            "{authority} {host}"
+        );
+        assert!(
+            longer == shorter || longer == shorter + 3 || longer == shorter + 4,
+            "{authority} {host}"
+        );
     }
     assert!(plain.values("host").len() <= 1);
     assert!(

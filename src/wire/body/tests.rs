@@ -116,6 +116,7 @@ fn bad_chunks_however_they_are_split() {
         // A57
         (b"5\r\nhelloXX\r\n0\r\n\r\n", E::DataEnd),
         (b"5\r\nhello\rX", E::DataEnd),
+        (b"5\r\nhelloX\n0\r\n\r\n", E::DataEnd),
         // Trailers
         (b"0\r\nX\r\n\r\n", E::Trailer),
         (b"0\r\n: y\r\n\r\n", E::Trailer),

@@ -456,6 +456,10 @@ fn a_declined_upgrade_is_an_ordinary_answer_and_the_last() {
             "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
         ),
         (
+            b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+        ),
+        (
             b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\
              Upgrade: websocket\r\nConnection: close, Upgrade\r\n\r\n",

@@ -32,6 +32,7 @@ fn bad_heads_are_refused() {
         (b"HTTP/1.1 65737 X\r\n\r\n", E::StatusLine),
         (b"HTTP/1.1 099 X\r\n\r\n", E::StatusLine),
         (b"HTTP/1.1 000 X\r\n\r\n", E::StatusLine),
+        (b"HTTP/1.0 099 X\r\n\r\n", E::StatusLine),
         (b"HTTP/2.0 200 OK\r\n\r\n", E::StatusLine),
         (b"HTTP/1.1  200 OK\r\n\r\n", E::StatusLine),
         (b"http/1.1 200 OK\r\n\r\n", E::StatusLine),
