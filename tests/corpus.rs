@@ -1,13 +1,16 @@
-//! The properties of `wire::oracle` over every file of the fuzz corpus, and over mutations of them.
+//! The properties that the fuzz targets check, over every file of the fuzz corpus, and over mutations of them.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
+use vibewarden::config;
 use vibewarden::wire::oracle;
 
-/// Mutations start here; a failure names the seed of the one input that failed.
-const FIRST_SEED: u64 = 1;
+/// Mutations of the bytes of a message, and of a configuration, which takes far longer to read. Each has a seed, which a
+/// failure prints.
+const MESSAGE_MUTATIONS: u64 = 20_000;
+const CONFIG_MUTATIONS: u64 = 2_000;
 
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[
@@ -58,21 +61,35 @@ const PIECES: &[&[u8]] = &[
 
 #[test]
 fn request_heads() {
-    check("request_head", 50, oracle::request_head);
+    check("request_head", 50, MESSAGE_MUTATIONS, oracle::request_head);
 }
 
 #[test]
 fn response_heads() {
-    check("response_head", 20, oracle::response_head);
+    check(
+        "response_head",
+        20,
+        MESSAGE_MUTATIONS,
+        oracle::response_head,
+    );
 }
 
 #[test]
 fn chunked_content() {
-    check("chunked", 15, oracle::chunked);
+    check("chunked", 15, MESSAGE_MUTATIONS, oracle::chunked);
 }
 
-/// Runs `oracle` over the corpus of `target`, which has at least `files_min` files, and over mutations of it.
-fn check(target: &str, files_min: usize, oracle: fn(&[u8])) {
+#[test]
+fn configurations() {
+    check("config", 10, CONFIG_MUTATIONS, |data| {
+        if let Ok(text) = str::from_utf8(data) {
+            config::fuzz_oracle(text);
+        }
+    });
+}
+
+/// Runs `oracle` over the corpus of `target`, which has at least `files_min` files, and over this many `mutations` of it.
+fn check(target: &str, files_min: usize, mutations: u64, oracle: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(target);
@@ -95,7 +112,7 @@ fn check(target: &str, files_min: usize, oracle: fn(&[u8])) {
     for (name, data) in &corpus {
         run(name, data, oracle);
     }
-    for seed in FIRST_SEED..=20_000 {
+    for seed in 1..=mutations {
         run(&format!("seed {seed}"), &mutate(&corpus, seed), oracle);
     }
 }
