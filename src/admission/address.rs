@@ -90,3 +90,6 @@ fn contains(block: &Cidr, address: IpAddr) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

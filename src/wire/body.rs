@@ -322,3 +322,6 @@ pub fn is_relayed_trailer(trailer: &Header<'_>, reserved: &[&str]) -> bool {
             .iter()
             .any(|name| folded_eq(trailer.name.as_bytes(), name.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

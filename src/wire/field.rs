@@ -311,3 +311,6 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
         b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~'
     )
 }
+
+#[cfg(test)]
+mod tests;

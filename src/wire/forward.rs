@@ -415,3 +415,6 @@ impl<'o, 'b> Lines<'o, 'b> {
         is_plain.then_some((start, value_end + 2))
     }
 }
+
+#[cfg(test)]
+mod tests;

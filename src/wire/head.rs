@@ -237,3 +237,6 @@ fn content_length(value: &[u8]) -> Option<u64> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,10 @@ pub mod body;
 pub mod field;
 pub mod forward;
 pub mod head;
+pub mod oracle;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod sample;
 pub mod target;
 pub mod upgrade;

@@ -304,3 +304,6 @@ impl From<httparse::Error> for RequestError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,3 +213,6 @@ impl From<httparse::Error> for ResponseError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,7 @@ pub(super) fn path(origin_form: &str) -> &str {
 /// Whether `text` is `host[:port]`: a name, an IPv4 address or a bracketed IPv6 address, and a port of 0 to 65535.
 ///
 /// Names are letters, digits, `-`, `.`, `_` and `~`, without empty labels but with or without the final dot. That is less
-/// than RFC 3986 allows: no sub-delimiters, no percent encoding, no empty port.
+/// than RFC 3986 allows: no sub-delimiters, no percent encoding, no empty port, no port with leading zeros.
 pub fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -147,8 +147,8 @@ fn is_name(host: &str) -> bool {
 }
 
 fn is_port(port: &str) -> bool {
-    matches!(port.len(), 1..=5)
-        && port.bytes().all(|byte| byte.is_ascii_digit())
+    port.bytes().all(|byte| byte.is_ascii_digit())
+        && (port == "0" || !port.starts_with('0'))
         && port.parse::<u16>().is_ok()
 }
 
@@ -244,3 +244,6 @@ pub fn decoded(path: &str) -> impl Iterator<Item = u8> + '_ {
         Some(byte)
     })
 }
+
+#[cfg(test)]
+mod tests;
