@@ -23,7 +23,7 @@ struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
-    _profile: Scratch,
+    profile: Scratch,
 }
 
 fn installed(program: &str) -> Option<PathBuf> {
@@ -59,9 +59,9 @@ impl Browser {
             driver,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             session: String::new(),
-            _profile: Scratch::new(),
+            profile: Scratch::new(),
         };
-        let profile = browser._profile.path().join("profile");
+        let profile = browser.profile.path().join("profile");
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "timeouts": {"script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis()},
             "goog:chromeOptions": {
@@ -79,7 +79,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// One WebDriver command; returns its value.
+    /// Sends one command; returns its value.
     #[track_caller]
     fn command(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();

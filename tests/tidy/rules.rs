@@ -52,10 +52,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
         "src/refusal",
         &["proxy", "control", "server", "cli", "demo"],
     ),
-    (
-        "src/event",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
+    ("src/event", &["proxy", "control", "server", "cli", "demo"]),
     (
         "src/metrics",
         &["proxy", "control", "server", "cli", "demo"],
