@@ -100,7 +100,8 @@ fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
     let serving = std::thread::Builder::new()
         .name("vw-main".into())
         .spawn(move || server.run())?;
-    let checked = demo::self_check(proxy, &lines, &mut io::stdout());
+    let checked = demo::self_check(&echo, proxy, &lines, &mut io::stdout());
+    lines.pass(&mut io::stdout())?;
     if once || checked.is_err() {
         stop();
     } else {
@@ -109,7 +110,6 @@ fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
             &mut io::stdout(),
             &format_args!("\nOpen {page} in a browser. Ctrl-C ends the demo."),
         );
-        lines.pass(&mut io::stdout())?;
     }
     let code = serving.join().unwrap_or(1);
     checked?;

@@ -38,6 +38,9 @@ if ((${#packages[@]})); then
     quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
 fi
 
+# Two runs at once install one after the other.
+exec 8>"$foreign/lock"
+flock 8
 # The stamp holds the list of what was installed, so that a changed list installs again.
 stamp=$(cat tests/interop/requirements.txt tests/interop/package-lock.json)
 if [[ $stamp != "$(cat "$foreign/stamp" 2>/dev/null || true)" ]]; then
@@ -49,6 +52,7 @@ if [[ $stamp != "$(cat "$foreign/stamp" 2>/dev/null || true)" ]]; then
     quietly npm ci --prefix "$foreign" --no-audit --no-fund
     printf '%s\n' "$stamp" >"$foreign/stamp"
 fi
+exec 8>&-
 # From here on a missing library is a failure of the tests that need it, not a reason to skip them.
 export VIBEWARDEN_TEST_FOREIGN=required
 
@@ -68,7 +72,7 @@ if command -v cargo-deny >/dev/null; then
     step "dependencies" cargo deny --offline check bans licenses sources
 fi
 if command -v cargo-nextest >/dev/null; then
-    step "tests" cargo nextest run --locked --no-fail-fast --hide-progress-bar --status-level fail --final-status-level slow
+    step "tests" cargo nextest run --locked --cargo-quiet --no-fail-fast --hide-progress-bar --status-level fail --final-status-level slow
     step "documentation tests" cargo test --locked --doc --quiet
 else
     step "tests" cargo test --locked --no-fail-fast --quiet

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{DemoError, EventLines};
+use super::{DemoError, Echo, EventLines};
 
 /// Bound on each step; everything happens on this machine, so a healthy step takes milliseconds.
 const STEP_WAIT: Duration = Duration::from_secs(10);
@@ -28,11 +28,13 @@ const BINARY_BYTES: u32 = 100_000;
 const PING: &[u8] = b"are you there?";
 const CLOSE_REASON: &str = "the demo is over";
 
-/// Drives real WebSocket sessions through the proxy at `proxy` and tells on `out` what happened, each step with the event lines that the proxy wrote for it.
+/// Drives real WebSocket sessions through the proxy at `proxy`, which has `echo` as its upstream, and tells on `out` what
+/// happened, each step with the event lines that the proxy wrote for it.
 ///
 /// # Errors
 /// The first step that did not go as described.
 pub fn self_check(
+    echo: &Echo,
     proxy: SocketAddr,
     events: &EventLines,
     out: &mut dyn Write,
@@ -42,11 +44,13 @@ pub fn self_check(
         .build()
         .map_err(DemoError::Runtime)?;
     let mut check = Check {
+        echo,
         proxy,
         events,
         out,
         runtime,
     };
+    check.started()?;
     check.allowed()?;
     check.refused(
         "2. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
@@ -70,6 +74,7 @@ pub fn self_check(
 }
 
 struct Check<'a> {
+    echo: &'a Echo,
     proxy: SocketAddr,
     events: &'a EventLines,
     out: &'a mut dyn Write,
@@ -77,6 +82,14 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn started(&mut self) -> Result<(), DemoError> {
+        let (proxy, echo) = (self.proxy, self.echo.addr);
+        self.say(&format!(
+            "The proxy listens on {proxy}. Behind it, on {echo}, an application sends every message back."
+        ))?;
+        self.tell_events("proxy.started")
+    }
+
     fn allowed(&mut self) -> Result<(), DemoError> {
         self.say("1. A WebSocket session that is allowed.")?;
         let mut socket = self
@@ -120,6 +133,7 @@ impl Check<'_> {
         spoil: impl FnOnce(&mut Request) -> T,
     ) -> Result<(), DemoError> {
         self.say(title)?;
+        let known = self.echo.accepted();
         let mut request = upgrade_request(self.proxy)?;
         spoil(&mut request);
         let seen = self
@@ -128,8 +142,11 @@ impl Check<'_> {
         if seen != expected {
             return Err(DemoError::Status { expected, seen });
         }
+        if self.echo.accepted() != known {
+            return Err(DemoError::Reached);
+        }
         self.say(&format!(
-            "   Refused with status {seen}. The application never heard of it."
+            "   Refused with status {seen}; the application never heard of it."
         ))?;
         self.tell_events("request.blocked")
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Cursor};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,11 +31,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Echo {
     /// Where it listens, on 127.0.0.1.
     pub addr: SocketAddr,
+    accepted: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Echo {
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Acquire)
+    }
+
     /// Address of the demo page, whose script opens its WebSocket through `proxy`.
     ///
     /// The page comes straight from this upstream as long as the proxy relays upgrades only; behind the proxy the address is `http://{proxy}/`.
@@ -66,27 +74,31 @@ pub fn start_echo() -> io::Result<Echo> {
         TcpListener::from_std(listener)?
     };
     let (stop, stopped) = oneshot::channel();
+    let accepted = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&accepted);
     let thread = thread::Builder::new()
         .name("demo-echo".to_owned())
         .spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener) => {}
+                    () = accept(listener, &count) => {}
                     _ = stopped => {}
                 }
             });
         })?;
     Ok(Echo {
         addr,
+        accepted,
         stop: Some(stop),
         thread: Some(thread),
     })
 }
 
-async fn accept(listener: TcpListener) {
+async fn accept(listener: TcpListener, accepted: &AtomicU64) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                accepted.fetch_add(1, Ordering::Release);
                 // A connection that fails concerns its client alone, who sees it closed.
                 tokio::spawn(async move { drop(converse(stream).await) });
             }

@@ -41,6 +41,8 @@ pub enum DemoError {
         /// The status it saw.
         seen: u16,
     },
+    /// A refused upgrade was seen by the application all the same.
+    Reached,
     /// The subprotocol was not negotiated end to end.
     Subprotocol,
     /// A message did not come back as it was sent.
@@ -68,6 +70,7 @@ impl fmt::Display for DemoError {
             Self::Connect(error) => write!(f, "cannot connect to the proxy: {error}"),
             Self::WebSocket(error) => write!(f, "the WebSocket failed: {error}"),
             Self::Status { expected, seen } => write!(f, "expected status {expected}, got {seen}"),
+            Self::Reached => f.write_str("a refused upgrade reached the application"),
             Self::Subprotocol => f.write_str("the subprotocol was not negotiated"),
             Self::Echo { sent } => write!(f, "the {sent} did not come back as it was sent"),
             Self::Close => {

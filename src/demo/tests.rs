@@ -121,7 +121,7 @@ fn the_self_check_tells_what_went_well_and_stops_at_the_first_fault() {
     writeln!(tee, "{STARTED}\n{PROXIED}").unwrap();
     writeln!(tee, r#"{{"event_type":"websocket.closed"}}"#).unwrap();
     let mut told = Vec::new();
-    let fault = self_check(echo.addr, &events, &mut told).unwrap_err();
+    let fault = self_check(&echo, echo.addr, &events, &mut told).unwrap_err();
     let told = String::from_utf8(told).unwrap();
     assert!(told.contains("came back unchanged"), "{told}");
     assert!(told.contains("websocket.closed"), "{told}");
@@ -143,6 +143,9 @@ fn the_self_check_fails_where_nothing_listens() {
             .local_addr()
             .unwrap()
     };
-    let fault = self_check(closed, &EventLines::new(), &mut Vec::new()).unwrap_err();
+    let echo = start_echo().unwrap();
+    let events = EventLines::new();
+    writeln!(events.tee(Vec::new()), "{STARTED}").unwrap();
+    let fault = self_check(&echo, closed, &events, &mut Vec::new()).unwrap_err();
     assert!(matches!(fault, DemoError::Connect(_)), "{fault}");
 }

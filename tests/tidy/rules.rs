@@ -11,7 +11,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const CLOCK_FILES: [&str; 1] = ["src/clock.rs"];
 
 /// The only test files that may pause, because waiting for an observable is their purpose.
-const PAUSE_FILES: [&str; 0] = [];
+const PAUSE_FILES: [&str; 1] = ["tests/harness/wait.rs"];
 
 /// Words that say nothing about what a thing is.
 const EMPTY_WORDS: [&str; 10] = [
@@ -49,23 +49,20 @@ const ARROWS: [(&str, &[&str]); 11] = [
         &["proxy", "control", "server", "cli", "demo"],
     ),
     (
-        "src/refusal.rs",
+        "src/refusal",
+        &["proxy", "control", "server", "cli", "demo"],
+    ),
+    ("src/event", &["proxy", "control", "server", "cli", "demo"]),
+    (
+        "src/metrics",
         &["proxy", "control", "server", "cli", "demo"],
     ),
     (
-        "src/event.rs",
+        "src/published",
         &["proxy", "control", "server", "cli", "demo"],
     ),
     (
-        "src/metrics.rs",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/published.rs",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/sys.rs",
+        "src/sys",
         &[
             "wire",
             "admission",

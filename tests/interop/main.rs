@@ -1,0 +1,18 @@
+//! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium.
+//!
+//! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
+
+mod browser;
+mod conversation;
+mod demo;
+mod foreign;
+#[path = "../harness/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the behaviour tests use the rest of it"
+)]
+mod harness;
+mod pairs;
+mod reports;
+mod rust_side;
