@@ -21,3 +21,10 @@ pub(crate) use proxy::Proxy;
 pub(crate) use setup::{Driver, Setup};
 pub(crate) use upstream::{Conn, Upstream};
 pub(crate) use wait::{PATIENCE, eventually};
+
+/// A proxy with the smallest configuration, and the application behind it.
+#[track_caller]
+pub(crate) fn behind(driver: Driver) -> (Proxy, Upstream) {
+    let upstream = Upstream::start();
+    (Setup::new(driver, upstream.url()).start(), upstream)
+}

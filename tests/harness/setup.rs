@@ -46,7 +46,8 @@ impl Setup {
             .set("server.workers", "2")
             .set("server.driver", name)
             .set("tls.enabled", "false")
-            .set("rate_limit.enabled", "false");
+            .set("rate_limit.enabled", "false")
+            .set("security_headers.enabled", "false");
         if driver == Driver::Forbidden {
             setup = setup.forbid_io_uring(libc_errno::EPERM);
         }
