@@ -21,8 +21,19 @@ macro_rules! on_drivers {
     };
 }
 
+mod config_errors;
+mod cycles;
+mod dead_peer;
+mod drivers;
+mod endpoints;
+mod events;
 mod harness_itself;
+mod limits;
 mod relay;
+mod reload;
 mod request_heads;
+mod shutdown;
+mod silence;
+mod timeouts;
 mod upgrade_detection;
 mod upstream_answers;

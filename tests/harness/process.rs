@@ -24,6 +24,18 @@ pub(crate) struct Lines {
 struct LinesState {
     lines: Vec<String>,
     closed: bool,
+    reading: Reading,
+}
+
+/// What the reader of a stream does with the next line.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    On,
+    /// Keeps the stream open and reads nothing more.
+    Stalled,
+    /// Closes the stream.
+    HungUp,
 }
 
 impl Lines {
@@ -37,14 +49,32 @@ impl Lines {
                 while stream.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
                     let text = String::from_utf8_lossy(&line).into_owned();
                     line.clear();
-                    lines.state.lock().expect("lines").lines.push(text);
+                    let mut state = lines.state.lock().expect("lines");
+                    state.lines.push(text);
                     lines.changed.notify_all();
+                    while state.reading == Reading::Stalled {
+                        state = lines.changed.wait(state).expect("lines");
+                    }
+                    if state.reading == Reading::HungUp {
+                        break;
+                    }
                 }
                 lines.state.lock().expect("lines").closed = true;
                 lines.changed.notify_all();
             }
         });
         lines
+    }
+
+    /// After the next line nothing more is read, until [`Self::hang_up`].
+    pub(crate) fn stall(&self) {
+        self.state.lock().expect("lines").reading = Reading::Stalled;
+    }
+
+    /// Closes the reading end after the next line.
+    pub(crate) fn hang_up(&self) {
+        self.state.lock().expect("lines").reading = Reading::HungUp;
+        self.changed.notify_all();
     }
 
     /// Every line so far, each with its line ending.

@@ -24,11 +24,13 @@ pub(crate) enum Driver {
 }
 
 /// A proxy to be started.
+#[derive(Clone)]
 pub(crate) struct Setup {
     keys: BTreeMap<String, String>,
     forbidden_errno: Option<u32>,
     descriptors_max: Option<u32>,
     environment: Vec<(String, String)>,
+    working_directory: Option<PathBuf>,
 }
 
 impl Setup {
@@ -60,6 +62,7 @@ impl Setup {
             forbidden_errno: None,
             descriptors_max: None,
             environment: Vec::new(),
+            working_directory: None,
         }
     }
 
@@ -88,6 +91,11 @@ impl Setup {
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn working_directory(mut self, path: &Path) -> Self {
+        self.working_directory = Some(path.to_owned());
         self
     }
 
@@ -130,6 +138,9 @@ impl Setup {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RUST_BACKTRACE", "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(path) = &self.working_directory {
+            command.current_dir(path);
+        }
         let Some(errno) = self.forbidden_errno else {
             return Process::spawn(&mut command);
         };
