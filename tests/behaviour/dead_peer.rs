@@ -22,8 +22,8 @@ on_drivers!(
 /// A namespace joined to this one by a pair of virtual interfaces.
 struct Far {
     name: String,
-    near_address: String,
-    far_address: String,
+    near: String,
+    address: String,
 }
 
 fn ip(arguments: &str) -> Result<(), String> {
@@ -52,16 +52,16 @@ impl Far {
         }
         let far = Self {
             name,
-            near_address: format!("10.213.{number}.1"),
-            far_address: format!("10.213.{number}.2"),
+            near: format!("10.213.{number}.1"),
+            address: format!("10.213.{number}.2"),
         };
-        let (near, name) = (format!("vwbb{number}"), &far.name);
-        let _left_behind = ip(&format!("link del {near}"));
+        let (link, name) = (format!("vwbb{number}"), &far.name);
+        let _left_behind = ip(&format!("link del {link}"));
         for step in [
-            format!("link add {near} type veth peer name far netns {name}"),
-            format!("addr add {}/24 dev {near}", far.near_address),
-            format!("link set {near} up"),
-            format!("-n {name} addr add {}/24 dev far", far.far_address),
+            format!("link add {link} type veth peer name far netns {name}"),
+            format!("addr add {}/24 dev {link}", far.near),
+            format!("link set {link} up"),
+            format!("-n {name} addr add {}/24 dev far", far.address),
             format!("-n {name} link set far up"),
             format!("-n {name} link set lo up"),
         ] {
@@ -98,7 +98,7 @@ impl Drop for Far {
 
 fn setup(driver: Driver, far: &Far, upstream_url: &str) -> Proxy {
     Setup::new(driver, upstream_url)
-        .set("server.host", &far.near_address)
+        .set("server.host", &far.near)
         .set("server.dead_peer_after", "5s")
         .start()
 }
@@ -145,7 +145,7 @@ fn a_vanished_client_is_found(driver: Driver) {
     let upstream = Upstream::start();
     let mut proxy = setup(driver, &far, &upstream.url());
     let address: SocketAddr = proxy.address();
-    let mut connect = || far.inside(|| Peer::connect(address));
+    let connect = || far.inside(|| Peer::connect(address));
     let idle = open(connect(), &upstream);
     let mut pending = open(connect(), &upstream);
     let mut half_closed = open(connect(), &upstream);
@@ -172,7 +172,7 @@ fn a_vanished_upstream_is_found(driver: Driver) {
         return;
     };
     let upstream = far.inside(|| {
-        let address = format!("{}:0", far.far_address);
+        let address = format!("{}:0", far.address);
         Upstream::on(address.parse().expect("an address"))
     });
     let mut proxy = setup(driver, &far, &upstream.url());

@@ -2,7 +2,9 @@
 
 use crate::harness::event::Event;
 use crate::harness::proxy::Stopped;
-use crate::harness::{ANSWER_101, Driver, HANDSHAKE, Setup, Upstream, behind, eventually, wire};
+use crate::harness::{
+    ANSWER_101, Driver, HANDSHAKE, OUTDATED, Setup, Upstream, behind, eventually, wire,
+};
 
 on_drivers!(
     every:
@@ -131,6 +133,8 @@ fn close_reasons_name_who_ended(driver: Driver) {
             }
             _ => {
                 drop(client);
+                conn.expect_end();
+                drop(conn);
                 "client_closed"
             }
         };
@@ -193,7 +197,7 @@ fn the_access_log_can_be_switched_off(driver: Driver) {
     client.ping(&mut conn, b"x");
     drop((client, conn));
     proxy.wait_metric("vibewarden_websocket_active", &[], 0.0);
-    proxy.answer_to(&wire("GET /ws HTTP/1.1\r\n{H}{U}\r\n"));
+    proxy.answer_to(OUTDATED);
     let mut client = proxy.sent(HANDSHAKE);
     drop(upstream.accept());
     assert_eq!(client.read_answer().head.status(), 502);
@@ -311,12 +315,12 @@ fn a_stalled_output_blocks_nobody(driver: Driver) {
     proxy.process.out.stall();
     let drops = [("reason", "queue_full")];
     let refused = wire(format!(
-        "GET /{} HTTP/1.1\r\n{{H}}{{U}}\r\n",
+        "POST /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n",
         "p".repeat(8000)
     ));
     for _ in 0..200 {
         for _ in 0..200 {
-            assert_eq!(proxy.answer_to(&refused).head.status(), 426);
+            assert_eq!(proxy.answer_to(&refused).head.status(), 400);
         }
         if proxy
             .scrape()

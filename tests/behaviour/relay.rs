@@ -45,7 +45,7 @@ fn check_stream(mut peer: Peer, seed: u64, bytes: usize) -> std::thread::JoinHan
         let mut sizes = Random::new(seed ^ 0xff);
         let mut chunk = vec![0; 65_536];
         let mut expected = vec![0; 65_536];
-        let mut seen = 0;
+        let mut offset = 0;
         loop {
             let room = sizes.between(1, 65_536);
             let count = peer.read_chunk(&mut chunk[..room]);
@@ -55,11 +55,11 @@ fn check_stream(mut peer: Peer, seed: u64, bytes: usize) -> std::thread::JoinHan
             stream.fill(&mut expected[..count]);
             assert!(
                 chunk[..count] == expected[..count],
-                "near byte {seen} (seed {seed})"
+                "near byte {offset} (seed {seed})"
             );
-            seen += count;
+            offset += count;
         }
-        assert_eq!(seen, bytes, "seed {seed}");
+        assert_eq!(offset, bytes, "seed {seed}");
     })
 }
 
@@ -258,7 +258,7 @@ fn a_stopped_reader_stops_the_writer(driver: Driver) {
             (far, client)
         };
         // Warm: whatever is allocated once per core or pipe is allocated.
-        writer.send(&[1; 1 << 20]);
+        writer.send(&vec![1; 1 << 20]);
         reader.read_exact(1 << 20);
         let before = proxy.process.resident_bytes();
         let mut stream = Stream::new(seed());

@@ -310,16 +310,14 @@ fn reloadable_keys_take_effect(driver: Driver) {
         .set("log.access_log", "false");
     assert!(reload(&proxy, &changed).is("config.reloaded"));
     let mut client = proxy.sent(b"GET /half");
-    client
-        .read_answer()
-        .assert_refusal(408, "request_timeout", "");
+    client.read_answer().assert_refusal(408, "request_timeout");
     let long = wire(format!(
         "GET /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n",
         "l".repeat(1024)
     ));
     proxy
         .answer_to(&long)
-        .assert_refusal(431, "headers_too_large", "");
+        .assert_refusal(431, "headers_too_large");
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();

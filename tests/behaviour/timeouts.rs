@@ -19,8 +19,6 @@ on_drivers!(
         a_client_that_does_not_read_is_let_go,
 );
 
-const NOT_IN_TIME: &str = "the upstream application did not respond in time";
-
 /// A131, seed 19.
 fn a_half_head_is_408(driver: Driver) {
     let upstream = Upstream::start();
@@ -30,11 +28,7 @@ fn a_half_head_is_408(driver: Driver) {
     let mut ids = Vec::new();
     for cut in [1, 20, HANDSHAKE.len() - 1] {
         let mut client = proxy.sent(&HANDSHAKE[..cut]);
-        ids.push(
-            client
-                .read_answer()
-                .assert_refusal(408, "request_timeout", ""),
-        );
+        ids.push(client.read_answer().assert_refusal(408, "request_timeout"));
     }
     let stopped = proxy.stop();
     upstream.assert_untouched();
@@ -70,11 +64,10 @@ fn a_trickled_head_has_one_deadline(driver: Driver) {
         .set("server.read_timeout", "400ms")
         .start();
     let mut client = proxy.sent(b"GET /");
-    let answered = eventually("an answer to a head without end", || {
+    eventually("an answer to a head without end", || {
         let _may_be_gone = client.try_send(b"a");
         (!client.pending().is_empty()).then_some(())
     });
-    let () = answered;
     assert_eq!(client.read_head().status(), 408);
     upstream.assert_untouched();
 }
@@ -92,9 +85,7 @@ fn a_second_request_has_its_own_deadline(driver: Driver) {
     assert_eq!(proxy.connect().expect_end(), End::Eof);
     assert_eq!(proxy.connect().expect_end(), End::Eof);
     client.send(b"GET /ws HT");
-    client
-        .read_answer()
-        .assert_refusal(408, "request_timeout", "");
+    client.read_answer().assert_refusal(408, "request_timeout");
 }
 
 fn an_idle_connection_is_closed_silently(driver: Driver) {
@@ -117,17 +108,13 @@ fn an_upstream_that_never_answers_is_504(driver: Driver) {
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
-    let id = client
-        .read_answer()
-        .assert_refusal(504, "upstream_timeout", NOT_IN_TIME);
+    let id = client.read_answer().assert_refusal(504, "upstream_timeout");
     conn.expect_end();
     // A client that has sent more is answered all the same.
     let mut client = proxy.sent(&wire("{HS}early bytes"));
     let mut conn = upstream.accept();
     conn.read_head();
-    client
-        .read_answer()
-        .assert_refusal(504, "upstream_timeout", NOT_IN_TIME);
+    client.read_answer().assert_refusal(504, "upstream_timeout");
     conn.expect_end();
     let timeouts = [("result", "timeout")];
     proxy.wait_metric("vibewarden_websocket_upgrades_total", &timeouts, 2.0);
@@ -172,9 +159,7 @@ fn interim_answers_do_not_stop_the_clock(driver: Driver) {
     let mut conn = upstream.accept();
     conn.read_head();
     conn.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-    client
-        .read_answer()
-        .assert_refusal(504, "upstream_timeout", NOT_IN_TIME);
+    client.read_answer().assert_refusal(504, "upstream_timeout");
 }
 
 fn without_an_answer_timeout_the_write_timeout_bounds_it(driver: Driver) {
@@ -186,9 +171,7 @@ fn without_an_answer_timeout_the_write_timeout_bounds_it(driver: Driver) {
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
-    client
-        .read_answer()
-        .assert_refusal(504, "upstream_timeout", NOT_IN_TIME);
+    client.read_answer().assert_refusal(504, "upstream_timeout");
     conn.expect_end();
 }
 
@@ -214,9 +197,7 @@ fn a_connect_without_an_answer_is_504_after_three_seconds(driver: Driver) {
         .expect("SO_RCVTIMEO");
     assert_eq!(proxy.get("/_vibewarden/health").0.status(), 200);
     for client in &mut clients {
-        client
-            .read_answer()
-            .assert_refusal(504, "upstream_timeout", NOT_IN_TIME);
+        client.read_answer().assert_refusal(504, "upstream_timeout");
     }
     let timeout = [("reason", "timeout")];
     proxy.wait_metric("vibewarden_upstream_connect_failures_total", &timeout, 20.0);
@@ -255,7 +236,7 @@ fn a_client_that_leaves_frees_everything(driver: Driver) {
     let before = proxy.process.descriptors();
     let clients: Vec<_> = (0..10).map(|_| proxy.sent(HANDSHAKE)).collect();
     eventually("ten attempts", || {
-        (proxy.process.descriptors() >= before + 20).then_some(())
+        (proxy.process.descriptors() >= before + 15).then_some(())
     });
     for client in clients {
         client.reset();

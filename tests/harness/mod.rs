@@ -14,8 +14,8 @@ pub(crate) mod setup;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 
-pub(crate) use http::{Answer, Head};
-pub(crate) use payload::{ANSWER_101, HANDSHAKE, SMUGGLED, wire};
+pub(crate) use http::Answer;
+pub(crate) use payload::{ANSWER_101, HANDSHAKE, OUTDATED, SMUGGLED, wire};
 pub(crate) use peer::{End, Peer};
 pub(crate) use proxy::Proxy;
 pub(crate) use setup::{Driver, Setup};

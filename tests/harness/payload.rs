@@ -13,6 +13,11 @@ pub(crate) const ANSWER_101: &[u8] =
 /// `{SM}`: a request that must never be seen as one.
 pub(crate) const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: t.test\r\n\r\n";
 
+/// An upgrade that is refused with 426.
+pub(crate) const OUTDATED: &[u8] =
+    b"GET /ws HTTP/1.1\r\nHost: t.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 12\r\n\r\n";
+
 /// Replaces the macros `{H}`, `{U}`, `{K}`, `{HS}`, `{101}` and `{SM}`; everything else stays as it is.
 pub(crate) fn wire(template: impl AsRef<[u8]>) -> Vec<u8> {
     let macros: [(&[u8], &[u8]); 6] = [
@@ -29,15 +34,12 @@ pub(crate) fn wire(template: impl AsRef<[u8]>) -> Vec<u8> {
     let mut rest = template.as_ref();
     let mut out = Vec::with_capacity(rest.len() + 256);
     while let Some((&first, after)) = rest.split_first() {
-        match macros.iter().find(|(name, _)| rest.starts_with(name)) {
-            Some((name, value)) => {
-                out.extend_from_slice(value);
-                rest = &rest[name.len()..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
+        if let Some((name, value)) = macros.iter().find(|(name, _)| rest.starts_with(name)) {
+            out.extend_from_slice(value);
+            rest = &rest[name.len()..];
+        } else {
+            out.push(first);
+            rest = after;
         }
     }
     out

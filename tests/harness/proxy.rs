@@ -76,10 +76,6 @@ impl Proxy {
         &self.config_path
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     #[track_caller]
     pub(crate) fn connect(&self) -> Peer {
         Peer::connect(self.listen)

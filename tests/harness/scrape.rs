@@ -1,10 +1,13 @@
 //! One reading of the metrics endpoint.
 
+/// Name, labels, value.
+type Sample = (String, Vec<(String, String)>, f64);
+
 /// Samples in the order of the text.
 #[derive(Debug)]
 pub(crate) struct Scrape {
     pub(crate) text: String,
-    samples: Vec<(String, Vec<(String, String)>, f64)>,
+    samples: Vec<Sample>,
 }
 
 impl Scrape {
@@ -53,8 +56,6 @@ impl Scrape {
             .map(|(name, labels, value)| (format!("{name} {labels:?}"), *value))
     }
 }
-
-type Sample = (String, Vec<(String, String)>, f64);
 
 fn sample(line: &str) -> Option<Sample> {
     let (series, value) = line.rsplit_once(' ')?;

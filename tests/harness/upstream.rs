@@ -108,6 +108,16 @@ impl Upstream {
         Peer::over(self.accept_socket())
     }
 
+    /// The next connection if there is one already, recorded from now on.
+    pub(crate) fn try_accept(&self) -> Option<Conn> {
+        self.listener.set_nonblocking(true).expect("O_NONBLOCK");
+        let accepted = self.listener.accept();
+        self.listener.set_nonblocking(false).expect("O_NONBLOCK");
+        let (socket, _) = accepted.ok()?;
+        socket.set_nonblocking(false).expect("O_NONBLOCK");
+        Some(Conn::record(socket))
+    }
+
     #[track_caller]
     fn accept_socket(&self) -> Socket {
         match self.listener.accept() {
@@ -365,10 +375,6 @@ impl Conn {
                 .expect("record")
                 .0;
         }
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.record.seen.lock().expect("record").end.is_some()
     }
 
     pub(crate) fn fin(&mut self) {
