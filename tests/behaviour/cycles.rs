@@ -227,7 +227,7 @@ fn a_killed_upstream_ends_its_tunnels_and_may_come_back(driver: Driver) {
     client.send(b"back again");
     client.expect(b"back again");
     upstream.kill();
-    drop(client);
+    client.drain();
     let stopped = proxy.stop();
     let closed = stopped.of_kind("websocket.closed");
     assert_eq!(closed.len(), 101);

@@ -1,6 +1,7 @@
 //! Section 12: the proxy's own endpoints.
 
 use crate::harness::json::Json;
+use crate::harness::payload::show;
 use crate::harness::{Driver, End, HANDSHAKE, OUTDATED, Setup, Upstream, behind, wire};
 
 on_drivers!(
@@ -15,6 +16,8 @@ on_drivers!(
         every_metric_has_its_type,
         labels_of_requests,
         switches_take_things_away,
+        a_body_for_an_own_endpoint_is_no_request,
+        pipelined_requests_are_bounded,
 );
 
 fn health_and_ready_have_their_exact_bodies(driver: Driver) {
@@ -379,4 +382,56 @@ fn switches_take_things_away(driver: Driver) {
     let (_, body) = proxy.get("/_vibewarden/health");
     let json = Json::parse(body.trim_end()).expect("JSON");
     assert_eq!(json.keys(""), ["status", "driver", "components"]);
+}
+
+/// A126: whatever was announced as a body is never read as the next request.
+fn a_body_for_an_own_endpoint_is_no_request(driver: Driver) {
+    let (mut proxy, upstream) = behind(driver);
+    for method in ["GET", "HEAD", "POST"] {
+        for body in [
+            "Content-Length: 40\r\n\r\n{SM}",
+            "Content-Length: 1000\r\n\r\n{SM}",
+            "Transfer-Encoding: chunked\r\n\r\n28\r\n{SM}\r\n0\r\n\r\n",
+        ] {
+            let request = format!("{method} /_vibewarden/ready HTTP/1.1\r\n{{H}}{body}");
+            let mut client = proxy.sent(&wire(&request));
+            client.fin();
+            let (bytes, _) = client.read_to_end();
+            let answers = String::from_utf8_lossy(&bytes).matches("HTTP/1.1 ").count();
+            assert_eq!(answers, 1, "{request}: {}", show(&bytes));
+        }
+    }
+    let stopped = proxy.stop();
+    upstream.assert_untouched();
+    assert!(
+        !stopped
+            .events
+            .iter()
+            .any(|event| event.line.contains("smuggled"))
+    );
+}
+
+/// A125: answers that nobody reads stop the reading of further requests.
+fn pipelined_requests_are_bounded(driver: Driver) {
+    let (proxy, _upstream) = behind(driver);
+    let request = wire("GET /_vibewarden/ready HTTP/1.1\r\n{H}\r\n");
+    let mut client = proxy.connect();
+    let before = proxy.process.resident_bytes();
+    let quiet = std::time::Duration::from_millis(500);
+    let sent = client.send_until_blocked(quiet, 64 << 20, |_| request.repeat(1000));
+    assert!(sent.blocked, "{} bytes of requests were taken", sent.taken);
+    let grown = proxy.process.resident_bytes().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes for requests nobody answers");
+    let mut rest = client.twin();
+    let sending = std::thread::spawn(move || {
+        rest.send(&sent.rest);
+        rest.fin();
+    });
+    let count = (sent.taken + 1000 * request.len()) / request.len();
+    for number in 0..count - 1000 {
+        let (head, _) = client.read_kept_answer();
+        assert_eq!(head.status(), 200, "answer {number} of about {count}");
+    }
+    client.drain();
+    sending.join().expect("sender");
 }

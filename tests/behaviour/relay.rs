@@ -21,6 +21,7 @@ on_drivers!(
         invalid_frames_pass_at_once,
         a_half_closed_side_may_stay_silent,
         bulk_one_way_and_single_bytes_the_other,
+        a_byte_does_not_wait_for_the_one_before,
 );
 
 /// Writes a seeded stream in random pieces, then ends the direction.
@@ -431,5 +432,30 @@ fn bulk_one_way_and_single_bytes_the_other(driver: Driver) {
         }
         sending.join().expect("writer");
         checking.join().expect("reader");
+    }
+}
+
+/// D11: `TCP_NODELAY` on both legs. Without it each second byte waits for a delayed acknowledgement of the first,
+/// some 40 ms; so many pairs would not be through within the patience of a test.
+fn a_byte_does_not_wait_for_the_one_before(driver: Driver) {
+    let (proxy, upstream) = behind(driver);
+    let (mut client, mut far) = proxy.unrecorded_tunnel(&upstream);
+    let begun = std::time::Instant::now();
+    for towards_upstream in [true, false] {
+        let (from, to) = if towards_upstream {
+            (&mut client, &mut far)
+        } else {
+            (&mut far, &mut client)
+        };
+        for _ in 0..500 {
+            from.send(b"1");
+            to.expect(b"1");
+            from.send(b"2");
+            to.expect(b"2");
+        }
+        assert!(
+            begun.elapsed() < crate::harness::PATIENCE,
+            "bytes are held back"
+        );
     }
 }

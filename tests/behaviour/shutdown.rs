@@ -23,6 +23,7 @@ on_drivers!(
         what_was_read_is_sent_before_the_end,
         idle_connections_close_and_the_listener_too,
         tunnels_that_end_themselves_keep_their_reason,
+        a_reader_that_stopped_does_not_hold_the_end_up,
 );
 
 fn draining(driver: Driver, upstream: &Upstream, time: &str) -> Proxy {
@@ -32,7 +33,8 @@ fn draining(driver: Driver, upstream: &Upstream, time: &str) -> Proxy {
 }
 
 fn both_signals_end_an_idle_proxy(driver: Driver) {
-    for signal in [Signal::TERM, Signal::INT] {
+    // Several times: the last line must be written whatever the writer is doing at that moment.
+    for signal in [Signal::TERM, Signal::INT].repeat(8) {
         let (mut proxy, _upstream) = behind(driver);
         proxy.signal(signal);
         let stopped = proxy.wait_stopped();
@@ -289,4 +291,21 @@ fn tunnels_that_end_themselves_keep_their_reason(driver: Driver) {
     assert_eq!(stopped.code, Some(0));
     let closed = stopped.only("websocket.closed");
     assert_eq!(closed.text("payload.reason"), "client_closed");
+}
+
+/// What is still open when the drain time is over is closed at once, whether its data was taken or not.
+fn a_reader_that_stopped_does_not_hold_the_end_up(driver: Driver) {
+    let upstream = Upstream::start();
+    let mut proxy = draining(driver, &upstream, "300ms");
+    let (client, mut far) = proxy.unrecorded_tunnel(&upstream);
+    let quiet = Duration::from_millis(200);
+    let sent = far.send_until_blocked(quiet, 64 << 20, |count| vec![b's'; count]);
+    assert!(sent.blocked);
+    proxy.signal(Signal::TERM);
+    let stopped = proxy.wait_stopped();
+    assert_eq!(stopped.code, Some(0));
+    let closed = stopped.only("websocket.closed");
+    let reason = closed.text("payload.reason");
+    assert!(["drained", "shutdown"].contains(&reason), "{}", closed.line);
+    drop(client);
 }

@@ -88,6 +88,24 @@ fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
             ("X-API-Key", "k"),
         ]
     );
+    let place = |wanted: &str| {
+        head.names()
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    let last_of_theirs = place("x-api-key");
+    for name in [
+        "upgrade",
+        "connection",
+        "x-forwarded-for",
+        "x-real-ip",
+        "via",
+    ] {
+        assert!(
+            place(name) > last_of_theirs,
+            "{name} stands before a client's header: {head:?}"
+        );
+    }
     conn.send(ANSWER_101);
     let answer = client.open();
     assert_eq!(answer.one("upgrade"), Some("websocket"));
@@ -108,6 +126,7 @@ fn every_spelling_of_an_upgrade_opens(driver: Driver) {
         "GET /ws HTTP/1.1\r\n{H}Upgrade: websocket\r\nConnection: Upgrade,keep-alive\r\n{K}\r\n",
         "GET /ws HTTP/1.1\r\n{H}Upgrade: websocket\r\nConnection: keep-alive\r\nConnection: UPGRADE\r\n{K}\r\n",
         "GET /ws HTTP/1.1\r\n{H}Upgrade: websocket\r\nConnection:\tx , ,upgrade \r\n{K}\r\n",
+        "GET /ws HTTP/1.1\r\n{H}Upgrade: websocket\r\nConnection: close, Upgrade\r\n{K}\r\n",
         "GET /ws HTTP/1.1\r\n{H}uPGRADE: WebSocket\r\ncONNECTION: uPGRADE\r\n{K}\r\n",
         "GET /ws HTTP/1.1\r\n{H}Upgrade: WEBSOCKET\r\nConnection: Upgrade\r\n{K}\r\n",
         "GET /ws HTTP/1.1\r\n{H}{U}{K}Content-Length: 0\r\n\r\n",
