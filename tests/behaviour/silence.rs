@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use crate::harness::{Driver, End, HANDSHAKE, Peer, Setup, Upstream};
+use crate::harness::payload::{Stream, seed};
+use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Peer, Setup, Upstream};
 
 on_drivers!(
     every: a_silent_tunnel_outlives_every_timeout;
-    both: a_stalled_tunnel_outlives_every_timeout,
+    both:
+        a_stalled_tunnel_outlives_every_timeout,
+        bytes_held_at_the_101_have_no_timer_either,
+
 );
 
 fn short(driver: Driver, upstream: &Upstream) -> Setup {
@@ -47,7 +51,7 @@ fn a_silent_tunnel_outlives_every_timeout(driver: Driver) {
     early.send(&[HANDSHAKE, b"early"].concat());
     let mut early_conn = upstream.accept();
     early_conn.read_head();
-    early_conn.send(crate::harness::ANSWER_101);
+    early_conn.send(ANSWER_101);
     early.open();
     early_conn.expect(b"early");
     let_every_timer_run_out(&proxy, &upstream);
@@ -92,4 +96,33 @@ fn a_stalled_tunnel_outlives_every_timeout(driver: Driver) {
     );
     assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));
     client.ping(&mut far, b"and on it goes");
+}
+
+/// What was held back until the 101, or came with it, may be taken as late as everything else.
+fn bytes_held_at_the_101_have_no_timer_either(driver: Driver) {
+    const HELD_BYTES: usize = 60_000;
+    let upstream = Upstream::start().with_receive_buffer(2048);
+    let proxy = short(driver, &upstream).start();
+    let bytes = Stream::new(seed()).take(HELD_BYTES);
+    let mut client = Peer::connect_with_receive_buffer(proxy.address(), Some(2048));
+    client.send(HANDSHAKE);
+    let mut far = upstream.accept_unrecorded();
+    far.read_head();
+    let mut twins = (client.twin(), far.twin());
+    let (early, late) = (bytes.clone(), [ANSWER_101, &bytes].concat());
+    // Both sides write more than anybody takes for now.
+    let early = std::thread::spawn(move || twins.0.send(&early));
+    let late = std::thread::spawn(move || twins.1.send(&late));
+    for _ in 0..5 {
+        let mut idle = proxy.sent(b"GET /_vibewarden/ready HTTP/1.1\r\nHost: t\r\n\r\n");
+        idle.read_kept_answer();
+        assert_eq!(idle.expect_end(), End::Eof, "idle_timeout");
+        assert_eq!(proxy.connect().expect_end(), End::Eof, "read_timeout");
+    }
+    client.open();
+    assert!(client.read_exact(HELD_BYTES) == bytes, "to the client");
+    assert!(far.read_exact(HELD_BYTES) == bytes, "to the upstream");
+    early.join().expect("early bytes");
+    late.join().expect("late bytes");
+    client.ping(&mut far, b"and on");
 }

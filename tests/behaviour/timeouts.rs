@@ -16,6 +16,7 @@ on_drivers!(
         without_an_answer_timeout_the_write_timeout_bounds_it,
         a_connect_without_an_answer_is_504_after_three_seconds,
         a_client_that_leaves_frees_everything,
+        a_client_that_said_too_much_may_leave_too,
         a_client_that_does_not_read_is_let_go,
 );
 
@@ -246,6 +247,24 @@ fn a_client_that_leaves_frees_everything(driver: Driver) {
     eventually("no orphan attempts", || {
         (proxy.process.descriptors() <= before).then_some(())
     });
+}
+
+/// C30 with B28: a full buffer of early bytes does not hide that the client is gone.
+fn a_client_that_said_too_much_may_leave_too(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(driver, upstream.url())
+        .set("resilience.timeout", "600s")
+        .start();
+    let mut client = proxy.sent(HANDSHAKE);
+    let mut conn = upstream.accept();
+    conn.read_head();
+    let quiet = std::time::Duration::from_millis(200);
+    let sent = client.send_until_blocked(quiet, 64 << 20, |count| vec![b'e'; count]);
+    assert!(sent.blocked);
+    // Only a reset: an orderly end would stand behind the bytes that nobody reads.
+    client.reset();
+    conn.wait_end();
+    assert!(conn.pending().is_empty());
 }
 
 /// `server.write_timeout` while a declined answer is relayed.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,14 @@ impl Upstream {
             .unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let bound = socket.local_addr().expect("address").as_socket();
         Self::listen(socket, Address::Tcp(bound.expect("an IP socket")), 1024)
+    }
+
+    /// Connections accepted from now on take little before their reader reads.
+    pub(crate) fn with_receive_buffer(self, bytes: usize) -> Self {
+        self.listener
+            .set_recv_buffer_size(bytes)
+            .expect("SO_RCVBUF");
+        self
     }
 
     /// Listens on a Unix socket.
@@ -235,6 +243,13 @@ struct Record {
     changed: Condvar,
 }
 
+impl Record {
+    /// A test that failed while it looked leaves a record that is still good.
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     bytes: Vec<u8>,
@@ -276,7 +291,7 @@ impl Conn {
     #[track_caller]
     fn wait<T>(&self, what: &str, look: impl Fn(&Seen) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        let mut seen: MutexGuard<'_, Seen> = self.record.seen.lock().expect("record");
+        let mut seen = self.record.lock();
         loop {
             if let Some(found) = look(&seen) {
                 return found;
@@ -332,13 +347,13 @@ impl Conn {
 
     /// What has arrived and was not asked for yet.
     pub(crate) fn pending(&self) -> Vec<u8> {
-        self.record.seen.lock().expect("record").bytes[self.taken..].to_vec()
+        self.record.lock().bytes[self.taken..].to_vec()
     }
 
     /// When the byte at `offset` of the whole connection was there.
     #[track_caller]
     pub(crate) fn arrived(&self, offset: usize) -> Instant {
-        let seen = self.record.seen.lock().expect("record");
+        let seen = self.record.lock();
         let arrival = seen.arrivals.iter().find(|(upto, _)| *upto > offset);
         arrival.expect("the byte has arrived").1
     }
@@ -361,7 +376,7 @@ impl Conn {
     #[track_caller]
     pub(crate) fn wait_end(&self) -> End {
         let deadline = Instant::now() + PATIENCE;
-        let mut seen = self.record.seen.lock().expect("record");
+        let mut seen = self.record.lock();
         loop {
             if let Some(end) = seen.end {
                 return end;
@@ -427,7 +442,7 @@ fn read_all(peer: &Peer, record: &Record) {
             Err(ref error) if is_deadline(error) => continue,
             Err(_) => Some(End::Reset),
         };
-        let mut seen = record.seen.lock().expect("record");
+        let mut seen = record.lock();
         if end.is_some() {
             seen.end = end;
         } else {
