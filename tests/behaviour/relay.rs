@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::payload::{Random, Stream, seed};
+use crate::harness::peer::is_consumed_within;
 use crate::harness::{
     ANSWER_101, Driver, End, HANDSHAKE, Peer, Proxy, SMUGGLED, Setup, Upstream, behind,
 };
@@ -24,7 +25,7 @@ on_drivers!(
         a_half_closed_side_may_stay_silent,
         bulk_one_way_and_single_bytes_the_other,
         a_byte_does_not_wait_for_the_one_before,
-        a_slow_reader_gets_every_byte,
+        a_way_that_small_pieces_fill_loses_nothing,
 );
 
 /// Writes a seeded stream in random pieces, then ends the direction.
@@ -466,26 +467,39 @@ fn a_byte_does_not_wait_for_the_one_before(driver: Driver) {
     }
 }
 
-/// The way is full from the first byte on, long before anything counts as bulk.
-fn a_slow_reader_gets_every_byte(driver: Driver) {
-    const BYTES: usize = 300_000;
-    let upstream = Upstream::start().with_receive_buffer(2048);
+/// The way fills up with small pieces, each of them read by the proxy before the next one comes, so that nothing looks
+/// like bulk; then the reader wakes up.
+fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
+    const PIECES_MAX: usize = 4000;
+    let upstream = Upstream::start().with_receive_buffer(4096);
     let proxy = Setup::new(driver, upstream.url()).start();
-    for round in 0..10 {
-        let mut client = Peer::connect_with_receive_buffer(proxy.address(), Some(2048));
+    for towards_client in [true, false] {
+        let mut client = Peer::connect_with_receive_buffer(proxy.address(), Some(4096));
         client.send(HANDSHAKE);
         let mut far = upstream.accept_unrecorded();
         far.read_head();
         far.send(ANSWER_101);
         client.open();
-        let threads = [
-            write_stream(client.twin(), round, BYTES),
-            write_stream(far.twin(), !round, BYTES),
-            check_stream(far, round, BYTES),
-            check_stream(client, !round, BYTES),
-        ];
-        for thread in threads {
-            thread.join().expect("a stream");
-        }
+        let (reader, mut writer) = if towards_client {
+            (client, far)
+        } else {
+            (far, client)
+        };
+        let mut stream = Stream::new(seed());
+        let mut sizes = Random::new(seed());
+        let mut sent = 0;
+        let patience = Duration::from_millis(300);
+        let filled = (0..PIECES_MAX).any(|_| {
+            let piece = stream.take(sizes.between(1, 16_384));
+            writer.send(&piece);
+            sent += piece.len();
+            !is_consumed_within(patience, writer.remote(), writer.local())
+        });
+        assert!(filled, "{sent} bytes were taken for nobody");
+        writer.send(&stream.take(10));
+        writer.fin();
+        check_stream(reader, seed(), sent + 10)
+            .join()
+            .expect("reader");
     }
 }

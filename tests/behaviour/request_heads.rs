@@ -275,9 +275,7 @@ fn a_refusal_arrives_whole_while_the_client_still_sends(driver: Driver) {
         let sending = std::thread::spawn(move || {
             let body = vec![b'x'; 64 * 1024];
             for _ in 0..8 {
-                if sender.try_send(&body).is_err() {
-                    return;
-                }
+                sender.send(&body);
             }
             sender.fin();
         });
@@ -290,7 +288,9 @@ fn a_refusal_arrives_whole_while_the_client_still_sends(driver: Driver) {
             .expect("a number");
         client.read_exact(length);
         assert_eq!(client.expect_end(), End::Eof, "closed over unread bytes");
-        sending.join().expect("sender");
+        sending
+            .join()
+            .expect("what the client sends is read and dropped");
     }
     upstream.assert_untouched();
     // A client that never stops is let go of all the same.

@@ -367,8 +367,18 @@ pub(crate) fn is_deadline(error: &io::Error) -> bool {
 /// Waits until the process that owns the socket `local` ↔ `remote` has read everything that arrived there.
 #[track_caller]
 pub(crate) fn wait_until_consumed(local: SocketAddr, remote: SocketAddr) {
+    let read = is_consumed_within(PATIENCE, local, remote);
+    assert!(read, "{local} never read what it got");
+}
+
+/// Whether it has read everything within `patience`.
+pub(crate) fn is_consumed_within(
+    patience: Duration,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> bool {
     let line_start = format!("{} {} ", table_form(local), table_form(remote));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
         let waiting = table.lines().any(|line| {
@@ -378,10 +388,9 @@ pub(crate) fn wait_until_consumed(local: SocketAddr, remote: SocketAddr) {
                 .and_then(|rest| rest.split(' ').nth(1));
             queues.is_some_and(|queues| !queues.ends_with(":00000000"))
         });
-        if !waiting {
-            return;
+        if !waiting || Instant::now() >= deadline {
+            return !waiting;
         }
-        assert!(Instant::now() < deadline, "{local} never read what it got");
         std::thread::yield_now();
     }
 }
