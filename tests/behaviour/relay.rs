@@ -490,7 +490,7 @@ fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
         let mut sent = 0;
         let patience = Duration::from_millis(300);
         let filled = (0..PIECES_MAX).any(|_| {
-            let piece = stream.take(sizes.between(1, 16_384));
+            let piece = stream.take(sizes.between(8_192, 32_768));
             writer.send(&piece);
             sent += piece.len();
             !is_consumed_within(patience, writer.remote(), writer.local())
