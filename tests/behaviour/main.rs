@@ -1,0 +1,39 @@
+//! The proxy as its users meet it: the built binary, real sockets, real signals, held against the contract alone.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+/// Makes a test of each named function for `io_uring` and for epoll; those under `every` run once more with
+/// `server.driver: auto` where `io_uring_setup` is forbidden.
+macro_rules! on_drivers {
+    (every: $($every:ident),* ; both: $($both:ident),* $(,)?) => {
+        mod io_uring {
+            $(#[test] fn $every() { super::$every(crate::harness::Driver::IoUring); })*
+            $(#[test] fn $both() { super::$both(crate::harness::Driver::IoUring); })*
+        }
+        mod epoll {
+            $(#[test] fn $every() { super::$every(crate::harness::Driver::Epoll); })*
+            $(#[test] fn $both() { super::$both(crate::harness::Driver::Epoll); })*
+        }
+        mod io_uring_forbidden {
+            $(#[test] fn $every() { super::$every(crate::harness::Driver::Forbidden); })*
+        }
+    };
+}
+
+mod config_errors;
+mod cycles;
+mod dead_peer;
+mod drivers;
+mod endpoints;
+mod events;
+mod harness_itself;
+mod limits;
+mod relay;
+mod reload;
+mod request_heads;
+mod shutdown;
+mod silence;
+mod timeouts;
+mod upgrade_detection;
+mod upstream_answers;
