@@ -10,6 +10,7 @@ on_drivers!(
     both:
         a_stalled_tunnel_outlives_every_timeout,
         bytes_held_at_the_101_have_no_timer_either,
+        a_reader_that_pauses_is_not_dead,
 
 );
 
@@ -125,4 +126,30 @@ fn bytes_held_at_the_101_have_no_timer_either(driver: Driver) {
     early.join().expect("early bytes");
     late.join().expect("late bytes");
     client.ping(&mut far, b"and on");
+}
+
+/// 7.5: a living peer is never cut, not even one that has kept its window closed for longer than `dead_peer_after`.
+fn a_reader_that_pauses_is_not_dead(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(driver, upstream.url())
+        .set("server.dead_peer_after", "5s")
+        .set("server.read_timeout", "2s")
+        .start();
+    let (mut client, mut far): (Peer, Peer) = proxy.unrecorded_tunnel(&upstream);
+    let quiet = Duration::from_millis(200);
+    let down = far.send_until_blocked(quiet, 64 << 20, |count| vec![b'd'; count]);
+    let up = client.send_until_blocked(quiet, 64 << 20, |count| vec![b'u'; count]);
+    assert!(down.blocked && up.blocked);
+    // 5 s and a quarter pass, shown by connections that each take 2 s to be closed.
+    for _ in 0..5 {
+        assert_eq!(proxy.connect().expect_end(), End::Eof);
+    }
+    assert!(
+        client
+            .read_exact(down.taken)
+            .iter()
+            .all(|byte| *byte == b'd')
+    );
+    assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));
+    client.ping(&mut far, b"never dead");
 }

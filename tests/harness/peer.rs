@@ -128,6 +128,7 @@ impl Peer {
                     taken += count;
                     rest.drain(..count);
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_deadline(&error) => break true,
                 Err(error) => panic!("after {taken} bytes: {error}"),
             }
@@ -145,13 +146,18 @@ impl Peer {
     /// Reads once; `Ok(0)` is the end of input.
     #[track_caller]
     fn read_some(&mut self, into: &mut [u8]) -> Result<usize, End> {
-        match self.socket.read(into) {
-            Ok(count) => Ok(count),
-            Err(error) if is_deadline(&error) => panic!(
-                "nothing to read within {PATIENCE:?}; so far: {}",
-                show(&self.held)
-            ),
-            Err(error) => Err(End::of(&error).unwrap_or_else(|| panic!("reading: {error}"))),
+        loop {
+            match self.socket.read(into) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_deadline(&error) => panic!(
+                    "nothing to read within {PATIENCE:?}; so far: {}",
+                    show(&self.held)
+                ),
+                Err(error) => {
+                    return Err(End::of(&error).unwrap_or_else(|| panic!("reading: {error}")));
+                }
+            }
         }
     }
 
