@@ -67,17 +67,10 @@ fn upgrade(request: &[u8], response: &[u8], to_upstream: &mut Vec<u8>, to_client
     assert!(!request.is_own_endpoint());
     let upgrade = Upgrade::of(&request).expect("valid").expect("an upgrade");
     to_upstream.clear();
-    write_request(
-        to_upstream,
-        &request,
-        &forwarding(&request),
-        Purpose::Upgrade,
-    );
+    write_request(to_upstream, &request, &forwarding(&request), Purpose::Upgrade);
     let response = &response[..scan(response, RESPONSE_HEAD_BYTES_MAX)];
     let response = ResponseHead::parse(response).expect("valid");
-    response
-        .check_switching(&upgrade.accept())
-        .expect("the right 101");
+    response.check_switching(&upgrade.accept()).expect("the right 101");
     to_client.clear();
     write_switching(to_client, &response, Via::Suppressed);
 }
@@ -97,21 +90,13 @@ fn request(criterion: &mut Criterion) {
     });
     let head = RequestHead::parse(REQUEST).expect("valid");
     group.bench_function("upgrade check", |bencher| {
-        bencher.iter(|| {
-            black_box(
-                Upgrade::of(black_box(&head))
-                    .expect("valid")
-                    .expect("an upgrade"),
-            )
-        });
+        bencher
+            .iter(|| black_box(Upgrade::of(black_box(&head)).expect("valid").expect("an upgrade")));
     });
     let upgrade = Upgrade::of(&head).expect("valid").expect("an upgrade");
     group.bench_function("accept", |bencher| {
         bencher.iter(|| {
-            assert_eq!(
-                black_box(upgrade).accept().as_bytes(),
-                b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-            );
+            assert_eq!(black_box(upgrade).accept().as_bytes(), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         });
     });
     let forwarding = forwarding(&head);
@@ -119,12 +104,7 @@ fn request(criterion: &mut Criterion) {
     group.bench_function("write", |bencher| {
         bencher.iter(|| {
             out.clear();
-            write_request(
-                &mut out,
-                black_box(&head),
-                black_box(&forwarding),
-                Purpose::Upgrade,
-            );
+            write_request(&mut out, black_box(&head), black_box(&forwarding), Purpose::Upgrade);
             assert!(out.ends_with(b"Connection: Upgrade\r\n\r\n"));
             black_box(&out);
         });
@@ -136,17 +116,13 @@ fn response(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("response");
     group.throughput(Throughput::Bytes(RESPONSE.len() as u64));
     let request = RequestHead::parse(REQUEST).expect("valid");
-    let accept = Upgrade::of(&request)
-        .expect("valid")
-        .expect("an upgrade")
-        .accept();
+    let accept = Upgrade::of(&request).expect("valid").expect("an upgrade").accept();
     group.bench_function("scan, parse and check", |bencher| {
         bencher.iter(|| {
             let bytes = black_box(RESPONSE);
             let head =
                 ResponseHead::parse(&bytes[..scan(bytes, RESPONSE_HEAD_BYTES_MAX)]).expect("valid");
-            head.check_switching(black_box(&accept))
-                .expect("the right 101");
+            head.check_switching(black_box(&accept)).expect("the right 101");
             black_box(head);
         });
     });
@@ -167,12 +143,7 @@ fn whole(criterion: &mut Criterion) {
     let (mut to_upstream, mut to_client) = (Vec::new(), Vec::new());
     criterion.bench_function("whole upgrade", |bencher| {
         bencher.iter(|| {
-            upgrade(
-                black_box(REQUEST),
-                black_box(RESPONSE),
-                &mut to_upstream,
-                &mut to_client,
-            );
+            upgrade(black_box(REQUEST), black_box(RESPONSE), &mut to_upstream, &mut to_client);
             black_box((&to_upstream, &to_client));
         });
     });

@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Source};
+use crate::control::Origin;
 use crate::demo::{self, EventLines};
 use crate::server::{Server, connections_max, raise_descriptor_limit};
 
@@ -41,10 +42,7 @@ enum Command {
 /// Runs the command of this process. A wrong command line exits with 2, `--help` and `--version` with 0.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let source = Source {
-        path: arguments.config,
-        env: std::env::vars().collect(),
-    };
+    let source = Source { path: arguments.config, env: std::env::vars().collect() };
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(source),
         Command::Check => check(&source),
@@ -53,7 +51,7 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(source: Source) -> ExitCode {
-    let Loaded { config, warnings } = match config::load(&source) {
+    let Loaded { config, warnings, text } = match config::load(&source) {
         Ok(loaded) => loaded,
         Err(mistakes) => return failed(&mistakes),
     };
@@ -61,7 +59,7 @@ fn serve(source: Source) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match Server::start(config, Some(source), io::stdout()) {
+    match Server::start(config, Some(Origin { source, text }), io::stdout()) {
         Ok(server) => ExitCode::from(server.run()),
         Err(error) => failed(&format_args!("vibewarden: {error}")),
     }
@@ -69,7 +67,7 @@ fn serve(source: Source) -> ExitCode {
 
 fn check(source: &Source) -> ExitCode {
     match config::load(source) {
-        Ok(Loaded { config, warnings }) => {
+        Ok(Loaded { config, warnings, .. }) => {
             for warning in warnings {
                 say(&mut io::stderr(), &format_args!("warning: {warning}"));
             }
@@ -84,9 +82,9 @@ fn check(source: &Source) -> ExitCode {
 fn demo(once: bool) -> ExitCode {
     match try_demo(once) {
         Ok(code) => ExitCode::from(code),
-        Err(fault) => failed(&format_args!(
-            "vibewarden: the demo did not go as described: {fault}"
-        )),
+        Err(fault) => {
+            failed(&format_args!("vibewarden: the demo did not go as described: {fault}"))
+        }
     }
 }
 
@@ -97,19 +95,14 @@ fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
     let lines = EventLines::new();
     let server = Server::start(config, None, lines.tee(io::stdout()))?;
     let (proxy, stop) = (server.listen(), server.stopper());
-    let serving = std::thread::Builder::new()
-        .name("vw-main".into())
-        .spawn(move || server.run())?;
+    let serving = std::thread::Builder::new().name("vw-main".into()).spawn(move || server.run())?;
     let checked = demo::self_check(&echo, proxy, &lines, &mut io::stdout());
     lines.pass(&mut io::stdout())?;
     if once || checked.is_err() {
         stop();
     } else {
         let page = echo.page_url(proxy);
-        say(
-            &mut io::stdout(),
-            &format_args!("\nOpen {page} in a browser. Ctrl-C ends the demo."),
-        );
+        say(&mut io::stdout(), &format_args!("\nOpen {page} in a browser. Ctrl-C ends the demo."));
     }
     let code = serving.join().unwrap_or(1);
     checked?;
@@ -142,19 +135,16 @@ const LOG_LINES: usize = 4_096;
 
 /// The operator log on standard error. It never blocks: lines that a slow reader does not take are dropped.
 fn start_log(level: LogLevel, format: LogFormat) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LOG_LINES)
-        .finish(io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(io::stderr());
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_writer(writer);
+    let log =
+        tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(writer);
     // Fails only when a log was started before, which then stays.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),

@@ -26,10 +26,7 @@ pub struct RequestFacts<'a> {
 
 /// One event, before its envelope.
 #[derive(Debug)]
-#[expect(
-    missing_docs,
-    reason = "fields are the payload keys of section 11.2 of the contract"
-)]
+#[expect(missing_docs, reason = "fields are the payload keys of section 11.2 of the contract")]
 pub enum Event<'a> {
     /// `request.proxied`
     RequestProxied {
@@ -49,16 +46,9 @@ pub enum Event<'a> {
         status_code: u16,
     },
     /// `upstream.timeout`
-    UpstreamTimeout {
-        request: RequestFacts<'a>,
-        timeout_ms: u64,
-    },
+    UpstreamTimeout { request: RequestFacts<'a>, timeout_ms: u64 },
     /// `upstream.unavailable`
-    UpstreamUnavailable {
-        request: RequestFacts<'a>,
-        error: &'a str,
-        upstream: &'a str,
-    },
+    UpstreamUnavailable { request: RequestFacts<'a>, error: &'a str, upstream: &'a str },
     /// `websocket.closed`
     WebSocketClosed {
         request: RequestFacts<'a>,
@@ -77,11 +67,7 @@ pub enum Event<'a> {
         workers: usize,
     },
     /// `proxy.stopped`
-    ProxyStopped {
-        reason: &'a str,
-        tunnels_closed: u64,
-        uptime_seconds: u64,
-    },
+    ProxyStopped { reason: &'a str, tunnels_closed: u64, uptime_seconds: u64 },
     /// `config.reloaded`
     ConfigReloaded {
         config_path: &'a str,
@@ -136,11 +122,7 @@ struct Summary<'a> {
 impl Serialize for Summary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let room = 200 - self.text.len().min(200);
-        let cut = self
-            .about
-            .char_indices()
-            .nth(room)
-            .map_or(self.about.len(), |(place, _)| place);
+        let cut = self.about.char_indices().nth(room).map_or(self.about.len(), |(place, _)| place);
         let about = self.about.get(..cut).unwrap_or_default();
         serializer.collect_str(&format_args!("{}{about}", self.text))
     }
@@ -219,23 +201,12 @@ const fn kind(
     category: &'static str,
     summary: &'static str,
 ) -> Kind {
-    Kind {
-        event_type,
-        severity,
-        category,
-        summary,
-        outcome: None,
-        triggered_by: None,
-    }
+    Kind { event_type, severity, category, summary, outcome: None, triggered_by: None }
 }
 
 impl Kind {
     const fn ended(self, outcome: &'static str, triggered_by: Option<&'static str>) -> Self {
-        Self {
-            outcome: Some(outcome),
-            triggered_by,
-            ..self
-        }
+        Self { outcome: Some(outcome), triggered_by, ..self }
     }
 
     fn of_request(
@@ -244,26 +215,11 @@ impl Kind {
         request: &RequestFacts<'_>,
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        let about = request
-            .path
-            .unwrap_or("a request whose head could not be read");
-        let actor = Actor {
-            r#type: "ip",
-            ip: Some(request.client),
-        };
-        let resource = Resource {
-            r#type: "http_endpoint",
-            path: request.path,
-            method: request.method,
-        };
-        self.line(
-            at,
-            about,
-            actor,
-            Some(resource),
-            Some(request.request_id),
-            payload,
-        )
+        let about = request.path.unwrap_or("a request whose head could not be read");
+        let actor = Actor { r#type: "ip", ip: Some(request.client) };
+        let resource =
+            Resource { r#type: "http_endpoint", path: request.path, method: request.method };
+        self.line(at, about, actor, Some(resource), Some(request.request_id), payload)
     }
 
     fn of_system(
@@ -272,17 +228,7 @@ impl Kind {
         about: &str,
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        self.line(
-            at,
-            about,
-            Actor {
-                r#type: "system",
-                ip: None,
-            },
-            None,
-            None,
-            payload,
-        )
+        self.line(at, about, Actor { r#type: "system", ip: None }, None, None, payload)
     }
 
     fn of_config(
@@ -291,22 +237,8 @@ impl Kind {
         about: &str,
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        let resource = Resource {
-            r#type: "config",
-            path: None,
-            method: None,
-        };
-        self.line(
-            at,
-            about,
-            Actor {
-                r#type: "system",
-                ip: None,
-            },
-            Some(resource),
-            None,
-            payload,
-        )
+        let resource = Resource { r#type: "config", path: None, method: None };
+        self.line(at, about, Actor { r#type: "system", ip: None }, Some(resource), None, payload)
     }
 
     fn line<'a>(
@@ -324,10 +256,7 @@ impl Kind {
             timestamp: Timestamp(at),
             severity: self.severity,
             category: self.category,
-            ai_summary: Summary {
-                text: self.summary,
-                about,
-            },
+            ai_summary: Summary { text: self.summary, about },
             payload: Payload(payload),
             actor,
             resource,
@@ -371,85 +300,64 @@ impl Event<'_> {
                 status_code,
                 upstream,
                 websocket,
-            } => kind(
-                "request.proxied",
-                "info",
-                "network",
-                "Request passed to the upstream: ",
-            )
-            .ended("allowed", Some("proxy"))
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("bytes_in", Value::Number(bytes_in)),
-                    ("bytes_out", Value::Number(bytes_out)),
-                    ("client_ip", Value::Address(request.client)),
-                    ("duration_ms", Value::Number(duration_ms)),
-                    ("method", Value::MaybeText(request.method)),
-                    ("path", Value::MaybeText(request.path)),
-                    ("status_code", Value::Number(status_code.into())),
-                    ("upstream", Value::Text(upstream)),
-                    ("websocket", Value::Truth(websocket)),
-                ],
-            ),
+            } => kind("request.proxied", "info", "network", "Request passed to the upstream: ")
+                .ended("allowed", Some("proxy"))
+                .of_request(
+                    at,
+                    &request,
+                    &[
+                        ("bytes_in", Value::Number(bytes_in)),
+                        ("bytes_out", Value::Number(bytes_out)),
+                        ("client_ip", Value::Address(request.client)),
+                        ("duration_ms", Value::Number(duration_ms)),
+                        ("method", Value::MaybeText(request.method)),
+                        ("path", Value::MaybeText(request.path)),
+                        ("status_code", Value::Number(status_code.into())),
+                        ("upstream", Value::Text(upstream)),
+                        ("websocket", Value::Truth(websocket)),
+                    ],
+                ),
             Self::WebSocketClosed {
                 request,
                 bytes_to_client,
                 bytes_to_upstream,
                 duration_ms,
                 reason,
-            } => kind(
-                "websocket.closed",
-                "info",
-                "network",
-                "WebSocket tunnel ended: ",
-            )
-            .ended("allowed", None)
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("bytes_to_client", Value::Number(bytes_to_client)),
-                    ("bytes_to_upstream", Value::Number(bytes_to_upstream)),
-                    ("duration_ms", Value::Number(duration_ms)),
-                    ("reason", Value::Text(reason)),
-                ],
-            ),
+            } => kind("websocket.closed", "info", "network", "WebSocket tunnel ended: ")
+                .ended("allowed", None)
+                .of_request(
+                    at,
+                    &request,
+                    &[
+                        ("bytes_to_client", Value::Number(bytes_to_client)),
+                        ("bytes_to_upstream", Value::Number(bytes_to_upstream)),
+                        ("duration_ms", Value::Number(duration_ms)),
+                        ("reason", Value::Text(reason)),
+                    ],
+                ),
             _ => Vec::new(),
         }
     }
 
     fn refused_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match *self {
-            Self::RequestBlocked {
-                request,
-                blocked_by,
-                reason,
-                status_code,
-            } => kind(
-                "request.blocked",
-                "medium",
-                "policy",
-                "Request refused before the upstream: ",
-            )
-            .ended("blocked", Some(blocked_by))
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("blocked_by", Value::Text(blocked_by)),
-                    ("client_ip", Value::Address(request.client)),
-                    ("method", Value::MaybeText(request.method)),
-                    ("path", Value::MaybeText(request.path)),
-                    ("reason", Value::Text(reason)),
-                    ("status_code", Value::Number(status_code.into())),
-                ],
-            ),
-            Self::UpstreamTimeout {
-                request,
-                timeout_ms,
-            } => kind(
+            Self::RequestBlocked { request, blocked_by, reason, status_code } => {
+                kind("request.blocked", "medium", "policy", "Refused before the upstream: ")
+                    .ended("blocked", Some(blocked_by))
+                    .of_request(
+                        at,
+                        &request,
+                        &[
+                            ("blocked_by", Value::Text(blocked_by)),
+                            ("client_ip", Value::Address(request.client)),
+                            ("method", Value::MaybeText(request.method)),
+                            ("path", Value::MaybeText(request.path)),
+                            ("reason", Value::Text(reason)),
+                            ("status_code", Value::Number(status_code.into())),
+                        ],
+                    )
+            }
+            Self::UpstreamTimeout { request, timeout_ms } => kind(
                 "upstream.timeout",
                 "medium",
                 "network",
@@ -466,11 +374,7 @@ impl Event<'_> {
                     ("timeout_seconds", Value::Seconds(timeout_ms)),
                 ],
             ),
-            Self::UpstreamUnavailable {
-                request,
-                error,
-                upstream,
-            } => kind(
+            Self::UpstreamUnavailable { request, error, upstream } => kind(
                 "upstream.unavailable",
                 "high",
                 "network",
@@ -494,95 +398,72 @@ impl Event<'_> {
 
     fn process_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::ProxyStarted {
-                driver,
-                driver_reason,
-                listen,
-                upstream,
-                version,
-                workers,
-            } => kind(
-                "proxy.started",
-                "info",
-                "network",
-                "The proxy accepts connections on ",
-            )
-            .of_system(
-                at,
-                listen,
-                &[
-                    ("driver", Value::Text(driver)),
-                    ("driver_reason", Value::Text(driver_reason)),
-                    ("listen", Value::Text(listen)),
-                    ("security_headers_enabled", Value::Truth(false)),
-                    ("tls_enabled", Value::Truth(false)),
-                    ("tls_provider", Value::Text("")),
-                    ("upstream", Value::Text(upstream)),
-                    ("version", Value::Text(version)),
-                    ("workers", Value::Number(*workers as u64)),
-                ],
-            ),
-            Self::ProxyStopped {
-                reason,
-                tunnels_closed,
-                uptime_seconds,
-            } => kind("proxy.stopped", "info", "network", "The proxy stopped: ").of_system(
-                at,
-                reason,
-                &[
-                    ("reason", Value::Text(reason)),
-                    ("tunnels_closed", Value::Number(*tunnels_closed)),
-                    ("uptime_seconds", Value::Number(*uptime_seconds)),
-                ],
-            ),
+            Self::ProxyStarted { driver, driver_reason, listen, upstream, version, workers } => {
+                kind("proxy.started", "info", "network", "The proxy accepts connections on ")
+                    .of_system(
+                        at,
+                        listen,
+                        &[
+                            ("driver", Value::Text(driver)),
+                            ("driver_reason", Value::Text(driver_reason)),
+                            ("listen", Value::Text(listen)),
+                            ("security_headers_enabled", Value::Truth(false)),
+                            ("tls_enabled", Value::Truth(false)),
+                            ("tls_provider", Value::Text("")),
+                            ("upstream", Value::Text(upstream)),
+                            ("version", Value::Text(version)),
+                            ("workers", Value::Number(*workers as u64)),
+                        ],
+                    )
+            }
+            Self::ProxyStopped { reason, tunnels_closed, uptime_seconds } => {
+                kind("proxy.stopped", "info", "network", "The proxy stopped: ").of_system(
+                    at,
+                    reason,
+                    &[
+                        ("reason", Value::Text(reason)),
+                        ("tunnels_closed", Value::Number(*tunnels_closed)),
+                        ("uptime_seconds", Value::Number(*uptime_seconds)),
+                    ],
+                )
+            }
             _ => Vec::new(),
         }
     }
 
     fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::ConfigReloaded {
-                config_path,
-                duration_ms,
-                restart_required,
-                trigger_source,
-            } => kind(
-                "config.reloaded",
-                "info",
-                "audit",
-                "The configuration was reloaded from ",
-            )
-            .of_config(
-                at,
-                config_path,
-                &[
-                    ("config_path", Value::Text(config_path)),
-                    ("duration_ms", Value::Number(*duration_ms)),
-                    ("restart_required", Value::Texts(restart_required)),
-                    ("trigger_source", Value::Text(trigger_source)),
-                ],
-            ),
-            Self::ConfigReloadFailed {
-                config_path,
-                reason,
-                trigger_source,
-                validation_errors,
-            } => kind(
-                "config.reload_failed",
-                "medium",
-                "audit",
-                "The new configuration was not taken: ",
-            )
-            .of_config(
-                at,
-                config_path,
-                &[
-                    ("config_path", Value::Text(config_path)),
-                    ("reason", Value::Text(reason)),
-                    ("trigger_source", Value::Text(trigger_source)),
-                    ("validation_errors", Value::Lines(validation_errors)),
-                ],
-            ),
+            Self::ConfigReloaded { config_path, duration_ms, restart_required, trigger_source } => {
+                kind("config.reloaded", "info", "audit", "The configuration was reloaded from ")
+                    .of_config(
+                        at,
+                        config_path,
+                        &[
+                            ("config_path", Value::Text(config_path)),
+                            ("duration_ms", Value::Number(*duration_ms)),
+                            ("restart_required", Value::Texts(restart_required)),
+                            ("trigger_source", Value::Text(trigger_source)),
+                        ],
+                    )
+            }
+            Self::ConfigReloadFailed { config_path, reason, trigger_source, validation_errors } => {
+                kind(
+                    "config.reload_failed",
+                    "medium",
+                    "audit",
+                    "The new configuration was not taken: ",
+                )
+                .of_config(
+                    at,
+                    config_path,
+                    &[
+                        ("config_path", Value::Text(config_path)),
+                        ("reason", Value::Text(reason)),
+                        ("trigger_source", Value::Text(trigger_source)),
+                        ("validation_errors", Value::Lines(validation_errors)),
+                    ],
+                )
+            }
             _ => Vec::new(),
         }
     }

@@ -18,10 +18,7 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds `n`. Only the owning thread may call it: a plain load and store, no locked instruction.
     pub fn add(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(n),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     /// The value.
@@ -31,9 +28,8 @@ impl Counter {
 }
 
 /// Upper bounds of the histogram buckets in seconds.
-pub const BUCKETS_SECONDS: [f64; 11] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+pub const BUCKETS_SECONDS: [f64; 11] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BUCKETS_US: [u64; 11] = [
     5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
@@ -51,10 +47,7 @@ impl Histogram {
     /// Counts one observation.
     pub fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let place = BUCKETS_US
-            .iter()
-            .position(|&bound| us <= bound)
-            .unwrap_or(BUCKETS_US.len());
+        let place = BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(BUCKETS_US.len());
         if let Some(bucket) = self.buckets.get(place) {
             bucket.add(1);
         }
@@ -69,10 +62,7 @@ impl Histogram {
 
 /// The results of an upgrade, label `result` of `vibewarden_websocket_upgrades_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the names are the label values, explained in the contract"
-)]
+#[expect(missing_docs, reason = "the names are the label values, explained in the contract")]
 pub enum UpgradeResult {
     Opened,
     Refused,
@@ -173,9 +163,7 @@ impl CoreMetrics {
 
     /// Open tunnels of this core.
     pub fn tunnels_open(&self) -> u64 {
-        self.tunnels_opened
-            .get()
-            .saturating_sub(self.tunnels_closed.get())
+        self.tunnels_opened.get().saturating_sub(self.tunnels_closed.get())
     }
 }
 
@@ -253,9 +241,7 @@ const SERIES_MAX: usize = 512;
 
 impl Default for Labelled {
     fn default() -> Self {
-        Self {
-            places: (0..SERIES_MAX).map(|_| OnceLock::new()).collect(),
-        }
+        Self { places: (0..SERIES_MAX).map(|_| OnceLock::new()).collect() }
     }
 }
 
@@ -264,11 +250,7 @@ impl Labelled {
     pub fn count(&self, first: &'static str, status: u16, pattern: &Arc<str>, took: Duration) {
         for place in &self.places {
             let series = place.get_or_init(|| Series {
-                labels: Labels {
-                    first,
-                    status,
-                    pattern: Arc::clone(pattern),
-                },
+                labels: Labels { first, status, pattern: Arc::clone(pattern) },
                 took: Histogram::default(),
             });
             if series.labels.first == first
@@ -301,17 +283,8 @@ mod tests {
         }
         labelled.count("GET", 3, &"other".into(), Duration::ZERO);
         assert_eq!(labelled.series().count(), SERIES_MAX);
-        assert_eq!(
-            labelled
-                .series()
-                .map(|series| series.took.count())
-                .sum::<u64>(),
-            2_001
-        );
-        assert_eq!(
-            labelled.series().nth(3).map(|series| series.took.count()),
-            Some(2)
-        );
+        assert_eq!(labelled.series().map(|series| series.took.count()).sum::<u64>(), 2_001);
+        assert_eq!(labelled.series().nth(3).map(|series| series.took.count()), Some(2));
     }
 
     #[test]

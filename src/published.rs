@@ -13,9 +13,7 @@ pub struct Published<T> {
 
 impl<T> Clone for Published<T> {
     fn clone(&self) -> Self {
-        Self {
-            current: Arc::clone(&self.current),
-        }
+        Self { current: Arc::clone(&self.current) }
     }
 }
 
@@ -27,9 +25,7 @@ pub struct Reader<T> {
 impl<T> Published<T> {
     /// Publishes the first value.
     pub fn new(first: T) -> Self {
-        Self {
-            current: Arc::new(ArcSwap::from_pointee(first)),
-        }
+        Self { current: Arc::new(ArcSwap::from_pointee(first)) }
     }
 
     /// Replaces the value for everybody who asks from now on.
@@ -44,9 +40,7 @@ impl<T> Published<T> {
 
     /// A reader for another thread.
     pub fn reader(&self) -> Reader<T> {
-        Reader {
-            cache: Cache::new(Arc::clone(&self.current)),
-        }
+        Reader { cache: Cache::new(Arc::clone(&self.current)) }
     }
 }
 

@@ -147,18 +147,12 @@ impl Refusal {
             Self::HeadersTooLarge => (431, "headers_too_large", "", http),
             Self::InternalError => (500, "internal_error", "", http),
             Self::NotImplemented => (501, "not_implemented", PLAIN_HTTP, http),
-            Self::UpstreamUnavailable(_) => (
-                502,
-                "upstream_unavailable",
-                UNREACHED,
-                RefusalEvent::UpstreamUnavailable,
-            ),
-            Self::UpstreamInvalidResponse(_) => (
-                502,
-                "upstream_invalid_response",
-                INVALID,
-                RefusalEvent::UpstreamUnavailable,
-            ),
+            Self::UpstreamUnavailable(_) => {
+                (502, "upstream_unavailable", UNREACHED, RefusalEvent::UpstreamUnavailable)
+            }
+            Self::UpstreamInvalidResponse(_) => {
+                (502, "upstream_invalid_response", INVALID, RefusalEvent::UpstreamUnavailable)
+            }
             Self::UpstreamTimeout { .. } => {
                 (504, "upstream_timeout", LATE, RefusalEvent::UpstreamTimeout)
             }
@@ -170,14 +164,7 @@ impl Refusal {
             }
             _ => "",
         };
-        Answer {
-            status,
-            phrase: phrase(status),
-            code,
-            message,
-            header_lines,
-            event,
-        }
+        Answer { status, phrase: phrase(status), code, message, header_lines, event }
     }
 
     /// What went wrong with the upstream, for the `error` of `upstream.unavailable`.
@@ -203,12 +190,8 @@ pub struct ErrorBody<'a> {
 impl Answer {
     /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
     pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
-        let body = ErrorBody {
-            error: self.code,
-            status: self.status,
-            message: self.message,
-            request_id,
-        };
+        let body =
+            ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
         // A body of fixed texts and a checked identifier always serialises.
         let mut body = serde_json::to_vec(&body).unwrap_or_default();
         body.push(b'\n');
@@ -224,11 +207,7 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
-            if close {
-                "Connection: close\r\n\r\n"
-            } else {
-                "\r\n"
-            },
+            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
         ] {
             out.extend_from_slice(part.as_bytes());
         }

@@ -14,12 +14,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admission::policy::Policy;
 use crate::clock;
-use crate::config::{Config, Source};
-use crate::control::{self, ControlParts};
+use crate::config::Config;
+use crate::control::{self, ControlParts, Origin};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
 use crate::process::{Phase, Process, VERSION};
-use crate::proxy::core::{Command, CoreParts};
+use crate::proxy::core::{Command, CoreParts, prepare_listener};
 use crate::published::Published;
 
 use seat::{RunningCore, Seat, seat_cores, usable_cpus};
@@ -91,34 +91,23 @@ pub fn connections_max(configured: u32, descriptors: u64) -> u32 {
         return configured;
     }
     let pairs = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
-    u32::try_from(pairs)
-        .unwrap_or(u32::MAX)
-        .clamp(16, 1_048_576)
+    u32::try_from(pairs).unwrap_or(u32::MAX).clamp(16, 1_048_576)
 }
 
 /// Raises the soft descriptor limit to the hard one and returns it.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    let raised = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(hard),
-            maximum: limit.maximum,
-        },
-    );
-    if raised.is_ok() {
-        hard
-    } else {
-        limit.current.unwrap_or(hard)
-    }
+    let raised =
+        setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: limit.maximum });
+    if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) }
 }
 
 impl Server {
-    /// Starts serving. `source` is what a reload reads; `out` takes the event lines.
+    /// Starts serving. `origin` is what a reload reads; `out` takes the event lines.
     pub fn start(
         config: Config,
-        source: Option<Source>,
+        origin: Option<Origin>,
         out: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
         let started = clock::now();
@@ -130,17 +119,11 @@ impl Server {
             workers => workers,
         };
         let wanted = SocketAddr::new(config.server.host, config.server.port);
-        let (listeners, listen) = bind(wanted, workers)?;
+        let (listeners, listen) = bind(wanted, workers, config.server.dead_peer_after)?;
         let pin = config.server.pin_cores.then_some(cpus.as_slice());
         let (mode, driver, seats) = seat_cores(config.server.driver, workers, pin)?;
         let (name, reason) = (driver.name, &driver.reason);
-        tracing::info!(
-            driver = name,
-            mode = driver.mode,
-            reason,
-            workers,
-            "driver chosen"
-        );
+        tracing::info!(driver = name, mode = driver.mode, reason, workers, "driver chosen");
         tracing::info!(descriptors, max_connections = connections_max, "limits");
         let metrics = Arc::new(Metrics::new(workers));
         let (events, writer) =
@@ -149,14 +132,8 @@ impl Server {
             control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
         let policy = Published::new(Policy::new(config, addresses));
         let process = Process::new(started, listen, workers, driver, connections_max);
-        let parts = CoreParts {
-            number: 0,
-            mode,
-            process: Arc::new(process),
-            metrics,
-            events,
-        };
-        let server = Self::serve(parts, policy, source, seats, listeners, writer)?;
+        let parts = CoreParts { number: 0, mode, process: Arc::new(process), metrics, events };
+        let server = Self::serve(parts, policy, origin, seats, listeners, writer)?;
         server.announce();
         Ok(server)
     }
@@ -165,7 +142,7 @@ impl Server {
     fn serve(
         parts: CoreParts,
         policy: Published<Policy>,
-        source: Option<Source>,
+        origin: Option<Origin>,
         seats: Vec<Seat>,
         listeners: Vec<TcpListener>,
         writer: EventWriter,
@@ -173,31 +150,18 @@ impl Server {
         let (notify, notices) = mpsc::sync_channel(seats.len() + NOTICES);
         let mut cores = Vec::with_capacity(seats.len());
         for (number, (seat, listener)) in seats.into_iter().zip(listeners).enumerate() {
-            let parts = CoreParts {
-                number,
-                ..parts.clone()
-            };
+            let parts = CoreParts { number, ..parts.clone() };
             cores.push(seat.run(parts, &policy, listener, notify.clone()));
         }
         let control = ControlParts {
-            source,
+            origin,
             policy: policy.clone(),
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
-        let CoreParts {
-            process, events, ..
-        } = parts;
-        Ok(Self {
-            process,
-            policy,
-            events,
-            writer,
-            cores,
-            notices,
-            notify,
-        })
+        let CoreParts { process, events, .. } = parts;
+        Ok(Self { process, policy, events, writer, cores, notices, notify })
     }
 
     /// The address it listens on.
@@ -241,11 +205,7 @@ impl Server {
                 Err(_) => break libc::SIGTERM,
             }
         };
-        let reason = if signal == libc::SIGINT {
-            "SIGINT"
-        } else {
-            "SIGTERM"
-        };
+        let reason = if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" };
         tracing::info!(reason, "draining");
         self.process.enter(Phase::Draining);
         let time = self.policy.current().config.server.drain_timeout;
@@ -274,14 +234,8 @@ impl Server {
             // A panic of a core was reported when it happened.
             let _ = core.thread.join();
         }
-        let uptime_seconds = clock::now()
-            .saturating_duration_since(self.process.started)
-            .as_secs();
-        let event = Event::ProxyStopped {
-            reason,
-            tunnels_closed,
-            uptime_seconds,
-        };
+        let uptime_seconds = clock::now().saturating_duration_since(self.process.started).as_secs();
+        let event = Event::ProxyStopped { reason, tunnels_closed, uptime_seconds };
         self.events.send(&event, clock::wall());
         tracing::info!(reason, tunnels_closed, uptime_seconds, "stopped");
         self.writer.finish(EVENTS_END);
@@ -289,25 +243,32 @@ impl Server {
 }
 
 /// One listener per core on the same address (socket(7), `SO_REUSEPORT`). With port 0 the first one finds the port.
-fn bind(wanted: SocketAddr, workers: usize) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
+fn bind(
+    wanted: SocketAddr,
+    workers: usize,
+    dead_peer_after: Option<Duration>,
+) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
     let failed = |error| StartError::Listen(wanted, error);
     // Listeners that share a port never collide, not even with those of another process: ask once without sharing.
-    let alone = listen(wanted, false).map_err(failed)?;
+    let alone = listen(wanted, |_| Ok(())).map_err(failed)?;
     let address = alone.local_addr().map_err(failed)?;
     drop(alone);
+    let shared = |listener: &Socket| {
+        listener.set_reuse_port(true)?;
+        prepare_listener(listener, dead_peer_after)
+    };
     let listeners: io::Result<Vec<TcpListener>> =
-        (0..workers).map(|_| listen(address, true)).collect();
+        (0..workers).map(|_| listen(address, shared)).collect();
     Ok((listeners.map_err(failed)?, address))
 }
 
-fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+fn listen(
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -2,10 +2,7 @@
 //! No policy, no branching on what a call returned; every block says why it is sound.
 //! Called by `proxy::stream` and `proxy::tunnels`.
 
-#![expect(
-    unsafe_code,
-    reason = "the one place for it; every block below states why it is sound"
-)]
+#![expect(unsafe_code, reason = "the one place for it; every block below states why it is sound")]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};

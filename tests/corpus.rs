@@ -66,12 +66,7 @@ fn request_heads() {
 
 #[test]
 fn response_heads() {
-    check(
-        "response_head",
-        20,
-        MESSAGE_MUTATIONS,
-        oracle::response_head,
-    );
+    check("response_head", 20, MESSAGE_MUTATIONS, oracle::response_head);
 }
 
 #[test]
@@ -90,25 +85,14 @@ fn configurations() {
 
 /// Runs `oracle` over the corpus of `target`, which has at least `files_min` files, and over this many `mutations` of it.
 fn check(target: &str, files_min: usize, mutations: u64, oracle: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut corpus: Vec<(String, Vec<u8>)> = fs::read_dir(&folder)
         .expect("the corpus folder is there")
         .map(|entry| entry.expect("a readable entry").path())
-        .map(|path| {
-            (
-                path.display().to_string(),
-                fs::read(&path).expect("a readable file"),
-            )
-        })
+        .map(|path| (path.display().to_string(), fs::read(&path).expect("a readable file")))
         .collect();
     corpus.sort();
-    assert!(
-        corpus.len() >= files_min,
-        "the corpus of {target} has {} files",
-        corpus.len()
-    );
+    assert!(corpus.len() >= files_min, "the corpus of {target} has {} files", corpus.len());
     for (name, data) in &corpus {
         run(name, data, oracle);
     }
@@ -139,10 +123,7 @@ fn mutate(corpus: &[(String, Vec<u8>)], seed: u64) -> Vec<u8> {
                 data.splice(at..at, PIECES[random.usize(..PIECES.len())].iter().copied());
             }
             2 => {
-                data.splice(
-                    at..end,
-                    PIECES[random.usize(..PIECES.len())].iter().copied(),
-                );
+                data.splice(at..end, PIECES[random.usize(..PIECES.len())].iter().copied());
             }
             3 if at < data.len() => data[at] ^= 1 << random.u8(..8),
             4 => {
@@ -152,11 +133,8 @@ fn mutate(corpus: &[(String, Vec<u8>)], seed: u64) -> Vec<u8> {
             }
             // A piece at the start of a line, where header lines are found.
             _ => {
-                let starts: Vec<_> = data
-                    .windows(2)
-                    .enumerate()
-                    .filter(|(_, pair)| pair == b"\r\n")
-                    .collect();
+                let starts: Vec<_> =
+                    data.windows(2).enumerate().filter(|(_, pair)| pair == b"\r\n").collect();
                 if let Some((start, _)) = random.choice(starts) {
                     let piece = PIECES[random.usize(..PIECES.len())];
                     data.splice(start + 2..start + 2, piece.iter().copied());

@@ -17,10 +17,8 @@ fn root() -> &'static Path {
 /// All files of the repository with one of these endings, without what is built or fetched.
 fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["src", "tests", "benches", "fuzz"]
-        .iter()
-        .map(|name| root().join(name))
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "benches", "fuzz"].iter().map(|name| root().join(name)).collect();
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else {
             continue;
@@ -41,10 +39,7 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
 }
 
 fn name(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap()
-        .to_string_lossy()
-        .replace('\\', "/")
+    path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/")
 }
 
 fn read(path: &Path) -> String {
@@ -53,10 +48,8 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn rust_files_keep_the_house_rules() {
-    let sources: Vec<Source> = files(&[".rs"])
-        .iter()
-        .map(|path| Source::new(&name(path), &read(path)))
-        .collect();
+    let sources: Vec<Source> =
+        files(&[".rs"]).iter().map(|path| Source::new(&name(path), &read(path))).collect();
     assert!(
         sources.iter().any(|source| source.path == "src/lib.rs"),
         "the walk must see the crate"

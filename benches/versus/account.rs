@@ -35,17 +35,11 @@ impl Cpu {
             cpu.user_ticks += stat_field(&process, 14);
             cpu.system_ticks += stat_field(&process, 15);
             for task in fs::read_dir(format!("/proc/{pid}/task")).doing("read of /proc/PID/task")? {
-                let path = task
-                    .doing("read of /proc/PID/task")?
-                    .path()
-                    .join("schedstat");
+                let path = task.doing("read of /proc/PID/task")?.path().join("schedstat");
                 // A thread may end between the two reads.
                 let text = fs::read_to_string(path).unwrap_or_default();
-                cpu.scheduled_ns += text
-                    .split(' ')
-                    .next()
-                    .and_then(|ns| ns.parse::<u64>().ok())
-                    .unwrap_or(0);
+                cpu.scheduled_ns +=
+                    text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
             }
         }
         Ok(cpu)
@@ -60,10 +54,7 @@ impl Cpu {
         };
         let ticked_ns = (used.user_ticks + used.system_ticks) * TICK_NS;
         if ticked_ns > used.scheduled_ns + used.scheduled_ns / 20 + TICK_ERROR_NS {
-            return Err(Failure::Accounting {
-                scheduled_ns: used.scheduled_ns,
-                ticked_ns,
-            });
+            return Err(Failure::Accounting { scheduled_ns: used.scheduled_ns, ticked_ns });
         }
         Ok(used)
     }
@@ -71,39 +62,27 @@ impl Cpu {
     /// The part of it that was spent in user space.
     pub(crate) fn user_ns(self) -> u64 {
         let ticks = self.user_ticks + self.system_ticks;
-        (self.scheduled_ns * self.user_ticks)
-            .checked_div(ticks)
-            .unwrap_or(0)
+        (self.scheduled_ns * self.user_ticks).checked_div(ticks).unwrap_or(0)
     }
 }
 
 /// Anonymous memory (`Pss_Anon`: heap, stacks, what no file backs) of the process tree under `root`, in bytes.
 pub(crate) fn anonymous_bytes(root: u32) -> Result<u64, Failure> {
-    tree(root)?
-        .into_iter()
-        .map(|pid| rollup_bytes(pid, "Pss_Anon:"))
-        .sum()
+    tree(root)?.into_iter().map(|pid| rollup_bytes(pid, "Pss_Anon:")).sum()
 }
 
 /// Resident memory (`Pss`, so that shared pages count once) of the process tree under `root`, in bytes.
 pub(crate) fn resident_bytes(root: u32) -> Result<u64, Failure> {
-    tree(root)?
-        .into_iter()
-        .map(|pid| rollup_bytes(pid, "Pss:"))
-        .sum()
+    tree(root)?.into_iter().map(|pid| rollup_bytes(pid, "Pss:")).sum()
 }
 
 /// Milliseconds that the hypervisor has taken from this core since boot.
 pub(crate) fn stolen_ms(core: usize) -> Result<u64, Failure> {
     let stat = fs::read_to_string("/proc/stat").doing("read of /proc/stat")?;
     let name = format!("cpu{core} ");
-    let ticks = stat.lines().find_map(|line| {
-        line.strip_prefix(&name)?
-            .split(' ')
-            .nth(7)?
-            .parse::<u64>()
-            .ok()
-    });
+    let ticks = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(&name)?.split(' ').nth(7)?.parse::<u64>().ok());
     Ok(ticks.unwrap_or(0) * TICK_NS / 1_000_000)
 }
 
@@ -126,13 +105,9 @@ pub(crate) fn softirq_thread_ms(core: usize) -> u64 {
 fn rollup_bytes(pid: u32, key: &str) -> Result<u64, Failure> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
         .doing("read of /proc/PID/smaps_rollup")?;
-    let kilobytes = text.lines().find_map(|line| {
-        line.strip_prefix(key)?
-            .trim()
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()
-    });
+    let kilobytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     Ok(kilobytes.unwrap_or(0) * 1024)
 }
 
@@ -141,9 +116,7 @@ fn tree(root: u32) -> Result<Vec<u32>, Failure> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc").doing("read of /proc")? {
         let path = entry.doing("read of /proc")?.path();
-        if let Some(pid) = path
-            .file_name()
-            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+        if let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok())
             && let Some(parent) = parent(&path)
         {
             parents.insert(pid, parent);
@@ -152,12 +125,7 @@ fn tree(root: u32) -> Result<Vec<u32>, Failure> {
     let mut tree = vec![root];
     let mut next = 0;
     while let Some(&pid) = tree.get(next) {
-        tree.extend(
-            parents
-                .iter()
-                .filter(|&(_, &parent)| parent == pid)
-                .map(|(&child, _)| child),
-        );
+        tree.extend(parents.iter().filter(|&(_, &parent)| parent == pid).map(|(&child, _)| child));
         next += 1;
     }
     Ok(tree)

@@ -71,17 +71,12 @@ impl fmt::Display for Failure {
             Self::Corrupt { kind, at } => write!(out, "wrong bytes on {kind} at {at}"),
             Self::Ended { kind } => write!(out, "{kind} ended by itself"),
             Self::Late { waiting_for } => write!(out, "waited too long for {waiting_for}"),
-            Self::Miscount {
-                counted,
-                begun,
-                finished,
-            } => write!(out, "{counted}: {begun} begun, {finished} finished"),
+            Self::Miscount { counted, begun, finished } => {
+                write!(out, "{counted}: {begun} begun, {finished} finished")
+            }
             Self::ProxyExited { stderr } => write!(out, "the proxy ended: {stderr}"),
             Self::Unknown { name } => write!(out, "there is no row or peer {name:?}"),
-            Self::Accounting {
-                scheduled_ns,
-                ticked_ns,
-            } => {
+            Self::Accounting { scheduled_ns, ticked_ns } => {
                 write!(
                     out,
                     "threads ended while measured: {scheduled_ns} ns scheduled, {ticked_ns} ns ticked"
@@ -99,9 +94,6 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, doing: &'static str) -> Result<T, Failure> {
-        self.map_err(|error| Failure::Io {
-            doing,
-            error: error.into(),
-        })
+        self.map_err(|error| Failure::Io { doing, error: error.into() })
     }
 }

@@ -82,15 +82,11 @@ fn sample(row: &str, peer: &str, dir: &std::path::Path, extent: &Extent) -> Resu
     let row = rows::ROWS
         .iter()
         .find(|it| it.name == row)
-        .ok_or(Failure::Unknown {
-            name: row.to_owned(),
-        })?;
+        .ok_or(Failure::Unknown { name: row.to_owned() })?;
     let peer = peers::PEERS
         .iter()
         .find(|it| it.name == peer)
-        .ok_or(Failure::Unknown {
-            name: peer.to_owned(),
-        })?;
+        .ok_or(Failure::Unknown { name: peer.to_owned() })?;
     let figures = sample::take(peer, row.work, extent, dir)?;
     println!("{}", serde_json::json!(figures));
     Ok(())

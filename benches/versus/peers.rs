@@ -94,11 +94,7 @@ const OWN: Peer = Peer {
 /// All peers in the order of a round.
 pub(crate) const PEERS: [Peer; 10] = [
     OWN,
-    Peer {
-        name: "vibewarden-epoll",
-        settings: &[("driver", "epoll")],
-        ..OWN
-    },
+    Peer { name: "vibewarden-epoll", settings: &[("driver", "epoll")], ..OWN },
     Peer {
         name: "relay",
         part: Part::Floor,
@@ -121,18 +117,11 @@ pub(crate) const PEERS: [Peer; 10] = [
         ..NGINX
     },
     HAPROXY,
-    Peer {
-        name: "haproxy-nosplice",
-        settings: &[("splice", "")],
-        ..HAPROXY
-    },
+    Peer { name: "haproxy-nosplice", settings: &[("splice", "")], ..HAPROXY },
     Peer {
         name: "haproxy-splice",
         part: Part::Specialist,
-        settings: &[(
-            "splice",
-            "option splice-request\n    option splice-response",
-        )],
+        settings: &[("splice", "option splice-request\n    option splice-response")],
         ..HAPROXY
     },
     Peer {
@@ -150,10 +139,7 @@ pub(crate) const PEERS: [Peer; 10] = [
         config: Some(("Caddyfile", include_str!("peers/Caddyfile"))),
         settings: &[],
         log_off: &[("access_log", "")],
-        log_on: Some(&[(
-            "access_log",
-            "log {\n\t\toutput file {{dir}}/access.log\n\t}",
-        )]),
+        log_on: Some(&[("access_log", "log {\n\t\toutput file {{dir}}/access.log\n\t}")]),
     },
     Peer {
         name: "envoy",
@@ -188,19 +174,15 @@ impl Peer {
 
     /// Puts the place and the peer's own settings into a text.
     pub(crate) fn fill(&self, text: &str, place: &Place<'_>) -> String {
-        let log = if place.access_log {
-            self.log_on.unwrap_or(&[])
-        } else {
-            self.log_off
-        };
+        let log = if place.access_log { self.log_on.unwrap_or(&[]) } else { self.log_off };
         let mut text = text.to_owned();
         for (name, value) in self.settings.iter().chain(log) {
             text = text.replace(&format!("{{{{{name}}}}}"), value);
         }
         let dir = place.dir.display().to_string();
-        let config = self.config.map_or_else(String::new, |(file, _)| {
-            place.dir.join(file).display().to_string()
-        });
+        let config = self
+            .config
+            .map_or_else(String::new, |(file, _)| place.dir.join(file).display().to_string());
         let of_place = [
             ("config", config),
             ("dir", dir),

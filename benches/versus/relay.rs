@@ -65,22 +65,11 @@ pub(crate) fn run(listen: SocketAddrV4, upstream: SocketAddrV4) -> Result<(), Fa
     sockopt::set_socket_reuseaddr(&listener, true).doing("SO_REUSEADDR")?;
     rustix::net::bind(&listener, &listen).doing("bind")?;
     rustix::net::listen(&listener, 4096).doing("listen")?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )
-    .doing("epoll_ctl")?;
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
+        .doing("epoll_ctl")?;
     let scratch = vec![0; SCRATCH_BYTES];
-    let mut relay = Relay {
-        epoll,
-        listener,
-        upstream,
-        tunnels: Vec::new(),
-        free: Vec::new(),
-        scratch,
-    };
+    let mut relay =
+        Relay { epoll, listener, upstream, tunnels: Vec::new(), free: Vec::new(), scratch };
     let mut events = Vec::with_capacity(256);
     loop {
         events.clear();
@@ -143,9 +132,7 @@ impl Relay {
         let (input, room) = (event != EventFlags::OUT, event != EventFlags::IN);
         let mut reset = None;
         if if at_client { input } else { room }
-            && to_upstream
-                .pump(client, upstream, &mut self.scratch)
-                .is_err()
+            && to_upstream.pump(client, upstream, &mut self.scratch).is_err()
         {
             reset = Some(upstream);
         }
@@ -167,23 +154,12 @@ impl Relay {
         }
         for side in 0..2 {
             let mut interest = EventFlags::empty();
-            interest.set(
-                EventFlags::IN,
-                tunnel.directions[side].waits_for == WaitsFor::Input,
-            );
-            interest.set(
-                EventFlags::OUT,
-                tunnel.directions[1 - side].waits_for == WaitsFor::Room,
-            );
+            interest.set(EventFlags::IN, tunnel.directions[side].waits_for == WaitsFor::Input);
+            interest.set(EventFlags::OUT, tunnel.directions[1 - side].waits_for == WaitsFor::Room);
             if interest != tunnel.interests[side] {
                 tunnel.interests[side] = interest;
-                epoll::modify(
-                    &self.epoll,
-                    &tunnel.sockets[side],
-                    token(slot, side),
-                    interest,
-                )
-                .doing("epoll_ctl")?;
+                epoll::modify(&self.epoll, &tunnel.sockets[side], token(slot, side), interest)
+                    .doing("epoll_ctl")?;
             }
         }
         Ok(())
@@ -222,11 +198,7 @@ impl Direction {
             }
         }
         let holds_bytes = !self.remainder.is_empty() || self.piped_bytes > 0;
-        self.waits_for = if holds_bytes {
-            WaitsFor::Room
-        } else {
-            WaitsFor::Input
-        };
+        self.waits_for = if holds_bytes { WaitsFor::Room } else { WaitsFor::Input };
         Ok(())
     }
 
@@ -262,11 +234,7 @@ impl Direction {
         if read == 0 {
             return Ok(false);
         }
-        self.full_reads = if read == scratch.len() {
-            self.full_reads + 1
-        } else {
-            0
-        };
+        self.full_reads = if read == scratch.len() { self.full_reads + 1 } else { 0 };
         let sent = match rustix::net::send(to, &scratch[..read], SendFlags::NOSIGNAL) {
             Ok(sent) => sent,
             Err(Errno::AGAIN) => 0,
@@ -274,11 +242,7 @@ impl Direction {
         };
         self.remainder.extend_from_slice(&scratch[sent..read]);
         // A short read has emptied the socket.
-        if read < scratch.len() {
-            Err(Errno::AGAIN)
-        } else {
-            Ok(true)
-        }
+        if read < scratch.len() { Err(Errno::AGAIN) } else { Ok(true) }
     }
 
     /// One move through the pipe, with the same results.
@@ -291,14 +255,8 @@ impl Direction {
         let Some((_, into)) = &self.pipe else {
             return Ok(false);
         };
-        self.piped_bytes = splice(
-            from,
-            None,
-            into,
-            None,
-            PIPE_BYTES,
-            SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-        )?;
+        self.piped_bytes =
+            splice(from, None, into, None, PIPE_BYTES, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?;
         if self.piped_bytes == 0 {
             return Ok(false);
         }

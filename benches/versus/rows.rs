@@ -49,20 +49,11 @@ const fn figure(
     compared: bool,
     decimals: usize,
 ) -> Figure {
-    Figure {
-        key,
-        heading,
-        compared,
-        decimals,
-    }
+    Figure { key, heading, compared, decimals }
 }
 
 const fn bulk(name: &'static str, heading: &'static str, to_client: bool, tunnels: u32) -> Row {
-    Row {
-        name,
-        heading,
-        work: Work::Bulk { to_client, tunnels },
-    }
+    Row { name, heading, work: Work::Bulk { to_client, tunnels } }
 }
 
 /// All rows in the order of the report.
@@ -70,48 +61,25 @@ pub(crate) const ROWS: [Row; 12] = [
     Row {
         name: "handshake",
         heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
-        work: Work::Handshake {
-            close: Close::Reset,
-            access_log: false,
-        },
+        work: Work::Handshake { close: Close::Reset, access_log: false },
     },
     Row {
         name: "handshake-fin",
         heading: "Handshakes, closed by the client with FIN",
-        work: Work::Handshake {
-            close: Close::Fin,
-            access_log: false,
-        },
+        work: Work::Handshake { close: Close::Fin, access_log: false },
     },
     Row {
         name: "handshake-log",
         heading: "Handshakes, reset by the client, with an access log to a file",
-        work: Work::Handshake {
-            close: Close::Reset,
-            access_log: true,
-        },
+        work: Work::Handshake { close: Close::Reset, access_log: true },
     },
-    Row {
-        name: "echo",
-        heading: "Echo: 64 tunnels, 64 B out and back",
-        work: Work::Echo,
-    },
+    Row { name: "echo", heading: "Echo: 64 tunnels, 64 B out and back", work: Work::Echo },
     bulk("bulk-down-1", "Bulk upstream → client, 1 tunnel", true, 1),
     bulk("bulk-down-8", "Bulk upstream → client, 8 tunnels", true, 8),
-    bulk(
-        "bulk-down-32",
-        "Bulk upstream → client, 32 tunnels",
-        true,
-        32,
-    ),
+    bulk("bulk-down-32", "Bulk upstream → client, 32 tunnels", true, 32),
     bulk("bulk-up-1", "Bulk client → upstream, 1 tunnel", false, 1),
     bulk("bulk-up-8", "Bulk client → upstream, 8 tunnels", false, 8),
-    bulk(
-        "bulk-up-32",
-        "Bulk client → upstream, 32 tunnels",
-        false,
-        32,
-    ),
+    bulk("bulk-up-32", "Bulk client → upstream, 32 tunnels", false, 32),
     Row {
         name: "idle",
         heading: "Memory of idle tunnels, each used for one echo",

@@ -67,10 +67,7 @@ impl Measured {
         Figures::from([
             (format!("cpu_{unit}"), total / unit_ns / count),
             (format!("user_{unit}"), user / unit_ns / count),
-            (
-                "busy_percent".to_owned(),
-                total / 1e7 / self.wall.as_secs_f64(),
-            ),
+            ("busy_percent".to_owned(), total / 1e7 / self.wall.as_secs_f64()),
         ])
     }
 }
@@ -89,45 +86,22 @@ pub(crate) fn take(
     dir: &Path,
 ) -> Result<Figures, Failure> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )
-    .doing("RLIMIT_NOFILE")?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .doing("RLIMIT_NOFILE")?;
     let mut core = CpuSet::new();
     core.set(extent.load_core);
     sched_setaffinity(None, &core).doing("sched_setaffinity")?;
     let mut load = Load::new(loopback(UPSTREAM_PORT), loopback(PROXY_PORT))?;
-    let access_log = matches!(
-        work,
-        Work::Handshake {
-            access_log: true,
-            ..
-        }
-    );
+    let access_log = matches!(work, Work::Handshake { access_log: true, .. });
     let mut proxy = Proxy::start(
         peer,
         extent,
-        &Place {
-            dir,
-            port: PROXY_PORT,
-            upstream_port: UPSTREAM_PORT,
-            access_log,
-        },
+        &Place { dir, port: PROXY_PORT, upstream_port: UPSTREAM_PORT, access_log },
     )?;
     let stolen = account::stolen_ms(extent.proxy_core)?;
-    let figures = proxy
-        .work(work, extent, &mut load)
-        .map_err(|failure| proxy.explain(failure));
+    let figures = proxy.work(work, extent, &mut load).map_err(|failure| proxy.explain(failure));
     let stolen = account::stolen_ms(extent.proxy_core)? - stolen;
-    proxy
-        .child
-        .kill()
-        .and_then(|()| proxy.child.wait())
-        .doing("end of the proxy")?;
+    proxy.child.kill().and_then(|()| proxy.child.wait()).doing("end of the proxy")?;
     let mut figures = figures?;
     figures.insert("stolen_ms".to_owned(), float(stolen));
     if access_log {
@@ -155,41 +129,21 @@ impl Proxy {
         let child = Command::new("taskset")
             .args(["-c", &extent.proxy_core.to_string()])
             .arg(program)
-            .args(
-                peer.arguments
-                    .iter()
-                    .map(|argument| peer.fill(argument, place)),
-            )
-            .envs(
-                peer.environment
-                    .iter()
-                    .map(|(name, value)| (*name, peer.fill(value, place))),
-            )
+            .args(peer.arguments.iter().map(|argument| peer.fill(argument, place)))
+            .envs(peer.environment.iter().map(|(name, value)| (*name, peer.fill(value, place))))
             .stdin(Stdio::null())
             .stdout(File::create(place.dir.join("stdout")).doing("file for stdout")?)
             .stderr(File::create(place.dir.join("stderr")).doing("file for stderr")?)
             .spawn()
             .doing("start of the proxy")?;
-        let mut proxy = Self {
-            child,
-            dir: place.dir.to_owned(),
-        };
+        let mut proxy = Self { child, dir: place.dir.to_owned() };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(loopback(place.port)).is_err() {
-            if proxy
-                .child
-                .try_wait()
-                .doing("wait for the proxy")?
-                .is_some()
-            {
-                return Err(Failure::ProxyExited {
-                    stderr: proxy.last_words(),
-                });
+            if proxy.child.try_wait().doing("wait for the proxy")?.is_some() {
+                return Err(Failure::ProxyExited { stderr: proxy.last_words() });
             }
             if Instant::now() > deadline {
-                return Err(Failure::Late {
-                    waiting_for: "the proxy to listen",
-                });
+                return Err(Failure::Late { waiting_for: "the proxy to listen" });
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -206,9 +160,7 @@ impl Proxy {
     /// Replaces a failure by its cause when the proxy has ended.
     fn explain(&mut self, failure: Failure) -> Failure {
         match self.child.try_wait() {
-            Ok(Some(_)) => Failure::ProxyExited {
-                stderr: self.last_words(),
-            },
+            Ok(Some(_)) => Failure::ProxyExited { stderr: self.last_words() },
             _ => failure,
         }
     }
@@ -220,10 +172,7 @@ impl Proxy {
     fn measure(&self, work: impl FnOnce() -> Result<(), Failure>) -> Result<Measured, Failure> {
         let (cpu, start) = (self.cpu()?, Instant::now());
         work()?;
-        Ok(Measured {
-            wall: start.elapsed(),
-            cpu: self.cpu()?.since(cpu)?,
-        })
+        Ok(Measured { wall: start.elapsed(), cpu: self.cpu()?.since(cpu)? })
     }
 
     fn work(&self, work: Work, extent: &Extent, load: &mut Load) -> Result<Figures, Failure> {
@@ -233,14 +182,12 @@ impl Proxy {
                 self.handshakes(load, Purpose::Handshake(close), extent.handshakes)
             }
             Work::Echo => self.echo(load, time),
-            Work::Bulk {
-                to_client: true,
-                tunnels,
-            } => self.bulk(load, Purpose::Download, tunnels, time),
-            Work::Bulk {
-                to_client: false,
-                tunnels,
-            } => self.bulk(load, Purpose::Upload, tunnels, time),
+            Work::Bulk { to_client: true, tunnels } => {
+                self.bulk(load, Purpose::Download, tunnels, time)
+            }
+            Work::Bulk { to_client: false, tunnels } => {
+                self.bulk(load, Purpose::Upload, tunnels, time)
+            }
             Work::Idle => self.idle(load, extent.tunnels),
             Work::Latency => latency(load, time),
         }
@@ -257,14 +204,10 @@ impl Proxy {
         for _ in 0..OPENING {
             load.open(purpose)?;
         }
-        load.run_until("the first handshakes", PATIENCE, |counts| {
-            counts.opened >= warm
-        })?;
+        load.run_until("the first handshakes", PATIENCE, |counts| counts.opened >= warm)?;
         let before = load.counts().opened;
         let measured = self.measure(|| {
-            load.run_until("handshakes", PATIENCE, |counts| {
-                counts.opened >= before + count
-            })
+            load.run_until("handshakes", PATIENCE, |counts| counts.opened >= before + count)
         })?;
         let opened = float(load.counts().opened - before);
         load.orders.reopen = false;
@@ -272,11 +215,7 @@ impl Proxy {
         load.run_until("the ends of all handshakes", PATIENCE, |counts| {
             counts.clients == 0 && counts.upstreams == 0
         })?;
-        let Counts {
-            granted,
-            opened: total,
-            ..
-        } = *load.counts();
+        let Counts { granted, opened: total, .. } = *load.counts();
         if granted != total {
             return Err(Failure::Miscount {
                 counted: "handshakes",
@@ -285,10 +224,7 @@ impl Proxy {
             });
         }
         let mut figures = measured.per(opened, 1e3, "us");
-        figures.insert(
-            "per_second".to_owned(),
-            opened / measured.wall.as_secs_f64(),
-        );
+        figures.insert("per_second".to_owned(), opened / measured.wall.as_secs_f64());
         Ok(figures)
     }
 
@@ -301,10 +237,8 @@ impl Proxy {
         let measured = self.measure(|| load.run_for(time))?;
         let echoes = float(load.counts().echoes - before);
         let mut figures = measured.per(echoes, 1e3, "us");
-        figures.insert(
-            "messages_per_second".to_owned(),
-            2.0 * echoes / measured.wall.as_secs_f64(),
-        );
+        figures
+            .insert("messages_per_second".to_owned(), 2.0 * echoes / measured.wall.as_secs_f64());
         figures.extend(percentiles(load.take_echo_times(), ""));
         Ok(figures)
     }
@@ -325,10 +259,7 @@ impl Proxy {
         let bytes = float(load.counts().sunk_bytes - before);
         finish_bulk(load)?;
         let mut figures = measured.per(bytes / 1e9, 1e6, "ms");
-        figures.insert(
-            "gb_per_second".to_owned(),
-            bytes / 1e9 / measured.wall.as_secs_f64(),
-        );
+        figures.insert("gb_per_second".to_owned(), bytes / 1e9 / measured.wall.as_secs_f64());
         Ok(figures)
     }
 
@@ -337,29 +268,17 @@ impl Proxy {
         open_all(load, Purpose::Echo, 1)?;
         load.run_until("the first echo", PATIENCE, |counts| counts.echoes == 1)?;
         let root = self.child.id();
-        let before = (
-            account::anonymous_bytes(root)?,
-            account::resident_bytes(root)?,
-        );
+        let before = (account::anonymous_bytes(root)?, account::resident_bytes(root)?);
         for begun in 1..=tunnels {
-            load.run_until("a tunnel", PATIENCE, |counts| {
-                counts.opened + OPENING > begun
-            })?;
+            load.run_until("a tunnel", PATIENCE, |counts| counts.opened + OPENING > begun)?;
             load.open(Purpose::Echo)?;
         }
-        load.run_until("the first echoes", PATIENCE, |counts| {
-            counts.echoes == tunnels + 1
-        })?;
+        load.run_until("the first echoes", PATIENCE, |counts| counts.echoes == tunnels + 1)?;
         load.run_for(Duration::from_secs(1))?;
-        let after = (
-            account::anonymous_bytes(root)?,
-            account::resident_bytes(root)?,
-        );
+        let after = (account::anonymous_bytes(root)?, account::resident_bytes(root)?);
         // All of them still work.
         let sent = load.ping_all()?;
-        load.run_until("the second echoes", PATIENCE, |counts| {
-            counts.echoes == 2 * (tunnels + 1)
-        })?;
+        load.run_until("the second echoes", PATIENCE, |counts| counts.echoes == 2 * (tunnels + 1))?;
         if sent != tunnels + 1 {
             return Err(Failure::Miscount {
                 counted: "idle tunnels",
@@ -368,14 +287,8 @@ impl Proxy {
             });
         }
         Ok(Figures::from([
-            (
-                "anonymous_bytes".to_owned(),
-                (float(after.0) - float(before.0)) / float(tunnels),
-            ),
-            (
-                "resident_bytes".to_owned(),
-                (float(after.1) - float(before.1)) / float(tunnels),
-            ),
+            ("anonymous_bytes".to_owned(), (float(after.0) - float(before.0)) / float(tunnels)),
+            ("resident_bytes".to_owned(), (float(after.1) - float(before.1)) / float(tunnels)),
             ("start_kb".to_owned(), float(before.0) / 1024.0),
         ]))
     }
@@ -399,10 +312,7 @@ fn latency(load: &mut Load, time: Duration) -> Result<Figures, Failure> {
     let rate = float(load.counts().sunk_bytes - before) / 1e9 / start.elapsed().as_secs_f64();
     figures.extend(percentiles(load.take_echo_times(), "_beside"));
     figures.insert("bulk_gb_per_second".to_owned(), rate);
-    figures.insert(
-        "p99_growth".to_owned(),
-        figures["p99_beside_us"] / figures["p99_alone_us"],
-    );
+    figures.insert("p99_growth".to_owned(), figures["p99_beside_us"] / figures["p99_alone_us"]);
     finish_bulk(load)?;
     Ok(figures)
 }
@@ -413,9 +323,7 @@ fn open_all(load: &mut Load, purpose: Purpose, tunnels: u32) -> Result<(), Failu
     for _ in 0..tunnels {
         load.open(purpose)?;
     }
-    load.run_until("all tunnels to open", PATIENCE, |counts| {
-        counts.opened == opened
-    })
+    load.run_until("all tunnels to open", PATIENCE, |counts| counts.opened == opened)
 }
 
 /// Checks the content of what still comes, then that every byte has come: one that was lost or doubled before would shift it.
@@ -426,24 +334,16 @@ fn finish_bulk(load: &mut Load) -> Result<(), Failure> {
         counts.verified_bytes > verified + 10_000_000
     })?;
     load.orders.send = false;
-    load.run_until("the last bytes", PATIENCE, |counts| {
-        counts.sunk_bytes == counts.sourced_bytes
-    })
+    load.run_until("the last bytes", PATIENCE, |counts| counts.sunk_bytes == counts.sourced_bytes)
 }
 
 fn percentiles(mut times: Vec<Duration>, suffix: &str) -> Figures {
     times.sort_unstable();
     let at = |percent: usize| {
-        let time = times
-            .get(times.len() * percent / 100)
-            .copied()
-            .unwrap_or_default();
+        let time = times.get(times.len() * percent / 100).copied().unwrap_or_default();
         time.as_secs_f64() * 1e6
     };
-    Figures::from([
-        (format!("p50{suffix}_us"), at(50)),
-        (format!("p99{suffix}_us"), at(99)),
-    ])
+    Figures::from([(format!("p50{suffix}_us"), at(50)), (format!("p99{suffix}_us"), at(99))])
 }
 
 fn lines(path: &Path) -> Result<u64, Failure> {
@@ -454,10 +354,7 @@ fn lines(path: &Path) -> Result<u64, Failure> {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and nanoseconds here stay far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds here stay far below 2^52")]
 fn float(count: u64) -> f64 {
     count as f64
 }

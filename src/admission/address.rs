@@ -19,10 +19,7 @@ pub fn client_address<'v>(
         return (peer, false);
     }
     let mut client = peer;
-    for entry in forwarded_for
-        .rev()
-        .flat_map(|line| line.rsplit(|&byte| byte == b','))
-    {
+    for entry in forwarded_for.rev().flat_map(|line| line.rsplit(|&byte| byte == b',')) {
         let Some(address) = parse_entry(entry) else {
             break;
         };
@@ -44,9 +41,9 @@ fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
             .flatten();
     }
     match entry.split_once(':') {
-        Some((address, port)) if !port.contains(':') => is_port(port)
-            .then(|| address.parse().ok().map(IpAddr::V4))
-            .flatten(),
+        Some((address, port)) if !port.contains(':') => {
+            is_port(port).then(|| address.parse().ok().map(IpAddr::V4)).flatten()
+        }
         Some(_) => parse_ipv6(entry),
         None => entry.parse().ok().map(IpAddr::V4),
     }
@@ -75,17 +72,11 @@ fn contains(block: &Cidr, address: IpAddr) -> bool {
     match (block.network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             let host_bits = 32_u32.saturating_sub(block.prefix.into());
-            (network.to_bits() ^ address.to_bits())
-                .checked_shr(host_bits)
-                .unwrap_or(0)
-                == 0
+            (network.to_bits() ^ address.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
         }
         (IpAddr::V6(network), IpAddr::V6(address)) => {
             let host_bits = 128_u32.saturating_sub(block.prefix.into());
-            (network.to_bits() ^ address.to_bits())
-                .checked_shr(host_bits)
-                .unwrap_or(0)
-                == 0
+            (network.to_bits() ^ address.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
         }
         _ => false,
     }

@@ -85,12 +85,8 @@ impl Policy {
                 (format!("unix:{}", path.display()), "localhost".to_owned())
             }
         };
-        let patterns = config
-            .telemetry
-            .path_patterns
-            .iter()
-            .map(|pattern| pattern.as_str().into())
-            .collect();
+        let patterns =
+            config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
             config,
             upstream_url: upstream_url.into(),
@@ -110,27 +106,18 @@ impl Policy {
             head.header("x-forwarded-for"),
             &self.config.server.trusted_proxies,
         );
-        Origin {
-            peer,
-            client,
-            peer_trusted,
-        }
+        Origin { peer, client, peer_trusted }
     }
 
     /// The checks, in the order of the contract; the first refusal ends it. In the open case there is nothing to refuse:
     /// address filter, per-address limits, origin, authentication and per-user limits take their places here.
     pub fn admit(&self, _head: &RequestHead<'_>, _origin: &Origin) -> Result<Admitted, Refusal> {
-        Ok(Admitted {
-            identity: Identity::Anonymous,
-        })
+        Ok(Admitted { identity: Identity::Anonymous })
     }
 
     /// The label `path_pattern`: the first of `telemetry.path_patterns` that matches, else `other`.
     pub fn path_pattern(&self, path: &str) -> &Arc<str> {
-        self.patterns
-            .iter()
-            .find(|pattern| matches_pattern(pattern, path))
-            .unwrap_or(&self.other)
+        self.patterns.iter().find(|pattern| matches_pattern(pattern, path)).unwrap_or(&self.other)
     }
 
     /// The label of metrics that have no `path_pattern`.

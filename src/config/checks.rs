@@ -8,13 +8,8 @@ use super::unsupported;
 use super::url::is_host_name;
 
 /// Certificate providers of the wider product that need ACME.
-const ACME_PROVIDERS: [&str; 5] = [
-    "letsencrypt",
-    "acme",
-    "letsencrypt-staging",
-    "zerossl",
-    "buypass",
-];
+const ACME_PROVIDERS: [&str; 5] =
+    ["letsencrypt", "acme", "letsencrypt-staging", "zerossl", "buypass"];
 
 /// Header names that carry framing, routing or the connection; none of them can carry an identity or a key.
 const RESERVED_HEADERS: [&str; 12] = [
@@ -33,37 +28,22 @@ const RESERVED_HEADERS: [&str; 12] = [
 ];
 
 fn not_valid(text: &str, why: &str) -> Problem {
-    Problem::NotValid {
-        got: text.to_owned(),
-        why: why.to_owned(),
-    }
+    Problem::NotValid { got: text.to_owned(), why: why.to_owned() }
 }
 
 /// The text itself when `valid`, else P with `why`.
 fn valid_or(text: &str, valid: bool, why: &str) -> Result<String, Problem> {
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err(not_valid(text, why))
-    }
+    if valid { Ok(text.to_owned()) } else { Err(not_valid(text, why)) }
 }
 
 /// Free text on one line.
 pub(super) fn line(text: &str) -> Result<String, Problem> {
-    valid_or(
-        text,
-        !text.chars().any(char::is_control),
-        "it contains a control character",
-    )
+    valid_or(text, !text.chars().any(char::is_control), "it contains a control character")
 }
 
 /// Free text on one line that is not empty.
 pub(super) fn filled_line(text: &str) -> Result<String, Problem> {
-    if text.is_empty() {
-        Err(not_valid(text, "it is empty"))
-    } else {
-        line(text)
-    }
+    if text.is_empty() { Err(not_valid(text, "it is empty")) } else { line(text) }
 }
 
 /// `server.host`: an IP address, or `localhost` for 127.0.0.1.
@@ -73,9 +53,7 @@ pub(super) fn listen_host(text: &str) -> Result<String, Problem> {
     }
     match text.parse::<IpAddr>() {
         Ok(address) => Ok(address.to_string()),
-        Err(_) => Err(Problem::NotAddress {
-            got: text.to_owned(),
-        }),
+        Err(_) => Err(Problem::NotAddress { got: text.to_owned() }),
     }
 }
 
@@ -83,41 +61,27 @@ pub(super) fn listen_host(text: &str) -> Result<String, Problem> {
 pub(super) fn cidr(text: &str) -> Result<String, Problem> {
     match Cidr::parse(text) {
         Some(block) => Ok(block.to_string()),
-        None => Err(Problem::NotAddress {
-            got: text.to_owned(),
-        }),
+        None => Err(Problem::NotAddress { got: text.to_owned() }),
     }
 }
 
 /// `upstream.host`: a name or an IP address, IPv6 without brackets.
 pub(super) fn upstream_host(text: &str) -> Result<String, Problem> {
     let valid = is_host_name(text) || text.parse::<IpAddr>().is_ok();
-    valid_or(
-        text,
-        valid,
-        "it is neither a name nor an IP address (IPv6 without brackets)",
-    )
+    valid_or(text, valid, "it is neither a name nor an IP address (IPv6 without brackets)")
 }
 
 /// A path for the probe.
 pub(super) fn probe_path(text: &str) -> Result<String, Problem> {
-    let valid = text.starts_with('/')
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    valid_or(
-        text,
-        valid,
-        "it must begin with / and contain visible ASCII characters only",
-    )
+    let valid =
+        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    valid_or(text, valid, "it must begin with / and contain visible ASCII characters only")
 }
 
 /// A prefix of `body_size.overrides`.
 pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
-    let valid = text.starts_with('/')
-        && !text
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '?' | '#'));
+    let valid =
+        text.starts_with('/') && !text.chars().any(|c| c.is_control() || matches!(c, '?' | '#'));
     valid_or(
         text,
         valid,
@@ -159,11 +123,7 @@ fn skip_class(characters: &mut std::str::Chars<'_>) -> Result<(), &'static str> 
             member => members.push((member, false)),
         }
     }
-    let listed = if members.first() == Some(&('^', false)) {
-        &members[1..]
-    } else {
-        &members[..]
-    };
+    let listed = if members.first() == Some(&('^', false)) { &members[1..] } else { &members[..] };
     if listed.is_empty() {
         return Err("it has an empty character class");
     }
@@ -183,9 +143,7 @@ pub(super) fn path_form(text: &str) -> Result<String, Problem> {
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'\\'))
     };
-    let valid = text
-        .strip_prefix('/')
-        .is_some_and(|segments| segments.split('/').all(segment));
+    let valid = text.strip_prefix('/').is_some_and(|segments| segments.split('/').all(segment));
     valid_or(
         text,
         valid,
@@ -208,58 +166,36 @@ pub(super) fn cookie_name(text: &str) -> Result<String, Problem> {
 
 /// A header name for a key or an identity.
 pub(super) fn header_name(text: &str) -> Result<String, Problem> {
-    if RESERVED_HEADERS
-        .iter()
-        .any(|reserved| text.eq_ignore_ascii_case(reserved))
-    {
-        return Err(not_valid(
-            text,
-            "framing, Host and hop-by-hop headers cannot be used",
-        ));
+    if RESERVED_HEADERS.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
+        return Err(not_valid(text, "framing, Host and hop-by-hop headers cannot be used"));
     }
     valid_or(text, is_token(text), "it is not a header name")
 }
 
 /// A method of a scope rule.
 pub(super) fn method(text: &str) -> Result<String, Problem> {
-    valid_or(
-        text,
-        is_token(text) && text.len() <= 32,
-        "it is not a method",
-    )
+    valid_or(text, is_token(text) && text.len() <= 32, "it is not a method")
 }
 
 fn is_parameter(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"&=#+%".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#+%".contains(&byte))
 }
 
 /// The name of a query parameter; empty is off.
 pub(super) fn parameter(text: &str) -> Result<String, Problem> {
-    valid_or(
-        text,
-        text.is_empty() || is_parameter(text),
-        "it is not the name of a query parameter",
-    )
+    valid_or(text, text.is_empty() || is_parameter(text), "it is not the name of a query parameter")
 }
 
 /// A SHA-256 in hex digits, kept in lower case.
 pub(super) fn sha256(text: &str) -> Result<String, Problem> {
     let valid = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    valid_or(
-        &text.to_ascii_lowercase(),
-        valid,
-        "a key hash is 64 hex digits",
-    )
+    valid_or(&text.to_ascii_lowercase(), valid, "a key hash is 64 hex digits")
 }
 
 /// A place where a JWT may stand (contract section 10.3).
 pub(super) fn jwt_source(text: &str) -> Result<String, Problem> {
-    let (kind, name) = text
-        .split_once(':')
-        .map_or((text, None), |(kind, name)| (kind, Some(name)));
+    let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
     match (kind, name) {
         ("header", None) => Ok(text.to_owned()),
         ("cookie", Some(name)) => valid_or(text, is_token(name), "it names no cookie"),
@@ -272,37 +208,28 @@ pub(super) fn jwt_source(text: &str) -> Result<String, Problem> {
         }
         _ => Err(Problem::NotAccepted {
             got: text.to_owned(),
-            accepted: vec![
-                "header",
-                "cookie:<name>",
-                "query:<param>",
-                "subprotocol:<prefix>",
-            ],
+            accepted: vec!["header", "cookie:<name>", "query:<param>", "subprotocol:<prefix>"],
         }),
     }
 }
 
 /// A signature algorithm of `auth.jwt.allowed_algorithms`; never `none`, never HMAC.
 pub(super) fn algorithm(text: &str) -> Result<String, Problem> {
-    const ACCEPTED: [&str; 9] = [
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
-    ];
+    const ACCEPTED: [&str; 9] =
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
     if ACCEPTED.contains(&text) {
         return Ok(text.to_owned());
     }
-    Err(Problem::NotAccepted {
-        got: text.to_owned(),
-        accepted: ACCEPTED.to_vec(),
-    })
+    Err(Problem::NotAccepted { got: text.to_owned(), accepted: ACCEPTED.to_vec() })
 }
 
 /// `tls.provider`.
 pub(super) fn tls_provider(text: &str) -> Result<String, Problem> {
     match text {
         "self-signed" | "external" => Ok(text.to_owned()),
-        _ if ACME_PROVIDERS.contains(&text) => Err(Problem::ProviderNotSupported {
-            got: text.to_owned(),
-        }),
+        _ if ACME_PROVIDERS.contains(&text) => {
+            Err(Problem::ProviderNotSupported { got: text.to_owned() })
+        }
         _ => Err(Problem::NotAccepted {
             got: text.to_owned(),
             accepted: vec!["self-signed", "external"],
@@ -312,11 +239,7 @@ pub(super) fn tls_provider(text: &str) -> Result<String, Problem> {
 
 /// `auth.api_key.openbao_path`: only its absence is right.
 pub(super) fn key_store(text: &str) -> Result<String, Problem> {
-    if text.is_empty() {
-        Ok(String::new())
-    } else {
-        Err(Problem::KeyStore)
-    }
+    if text.is_empty() { Ok(String::new()) } else { Err(Problem::KeyStore) }
 }
 
 /// An entry of `allow_unsupported`.
@@ -324,31 +247,18 @@ pub(super) fn unsupported_name(text: &str) -> Result<String, Problem> {
     if unsupported::names().any(|name| name == text) {
         return Ok(text.to_owned());
     }
-    Err(Problem::NotAccepted {
-        got: text.to_owned(),
-        accepted: unsupported::names().collect(),
-    })
+    Err(Problem::NotAccepted { got: text.to_owned(), accepted: unsupported::names().collect() })
 }
 
 /// A header value that the proxy sets (RFC 9110 section 5.5); empty is off.
 pub(super) fn header_value(text: &str) -> Result<String, Problem> {
-    let valid = text
-        .bytes()
-        .all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
-    valid_or(
-        text,
-        valid && text.trim() == text,
-        "it is not a header value",
-    )
+    let valid = text.bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
+    valid_or(text, valid && text.trim() == text, "it is not a header value")
 }
 
 /// One source of a `csp` list.
 pub(super) fn csp_source(text: &str) -> Result<String, Problem> {
     let allowed = |byte: u8| byte == b' ' || (byte.is_ascii_graphic() && !b";,".contains(&byte));
     let valid = !text.trim().is_empty() && text.bytes().all(allowed);
-    valid_or(
-        text,
-        valid,
-        "it is not a source of a content security policy",
-    )
+    valid_or(text, valid, "it is not a source of a content security policy")
 }

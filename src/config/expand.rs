@@ -20,11 +20,7 @@ pub(super) fn tree(
         Value::String(written) => match text(written, env) {
             Ok(expanded) => *written = expanded,
             Err(problems) => {
-                mistakes.extend(
-                    problems
-                        .into_iter()
-                        .map(|problem| Mistake::new(place, problem)),
-                );
+                mistakes.extend(problems.into_iter().map(|problem| Mistake::new(place, problem)));
                 *value = Value::Null;
             }
         },
@@ -36,11 +32,8 @@ pub(super) fn tree(
         Value::Mapping(entries) => {
             for (key, entry) in entries.iter_mut() {
                 let key = key.as_str().unwrap_or_default();
-                let below = if place.is_empty() {
-                    key.to_owned()
-                } else {
-                    format!("{place}.{key}")
-                };
+                let below =
+                    if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
                 tree(entry, &below, env, mistakes);
             }
         }
@@ -80,11 +73,7 @@ fn text(written: &str, env: &BTreeMap<String, String>) -> Result<String, Vec<Pro
         problems.push(Problem::SecretReference);
     }
     problems.dedup();
-    if problems.is_empty() {
-        Ok(expanded)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(expanded) } else { Err(problems) }
 }
 
 /// What stands after `${`: the variable's value, or the problem; each with the text after the closing brace.
@@ -94,46 +83,25 @@ fn reference<'t>(
 ) -> Result<(&'t str, &'t str), (Problem, &'t str)> {
     let Some((name, after)) = after_open.split_once('}') else {
         let why = "it has no closing brace; write $${ for a literal ${".to_owned();
-        return Err((
-            Problem::NotValid {
-                got: "${".to_owned(),
-                why,
-            },
-            "",
-        ));
+        return Err((Problem::NotValid { got: "${".to_owned(), why }, ""));
     };
     if !is_variable_name(name) {
         // what follows the name may be a password: `${A:-secret}`
-        let shown = name
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .next()
-            .unwrap_or_default();
+        let shown =
+            name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
         let why = "only ${NAME} is understood; write $${ for a literal ${".to_owned();
-        return Err((
-            Problem::NotValid {
-                got: format!("${{{shown}…}}"),
-                why,
-            },
-            after,
-        ));
+        return Err((Problem::NotValid { got: format!("${{{shown}…}}"), why }, after));
     }
     match env.get(name) {
         Some(value) => Ok((value, after)),
-        None => Err((
-            Problem::VariableNotSet {
-                name: name.to_owned(),
-            },
-            after,
-        )),
+        None => Err((Problem::VariableNotSet { name: name.to_owned() }, after)),
     }
 }
 
 fn is_variable_name(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Whether a value is or contains a `secret://` reference.

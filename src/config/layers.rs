@@ -59,17 +59,12 @@ fn meaning(dotted: &str) -> Meaning {
     if unsupported::names().any(|name| name == dotted) {
         return Meaning::Ignored;
     }
-    let is_parent = |name: &str| {
-        name.strip_prefix(dotted)
-            .is_some_and(|rest| rest.starts_with('.'))
-    };
+    let is_parent =
+        |name: &str| name.strip_prefix(dotted).is_some_and(|rest| rest.starts_with('.'));
     if SCHEMA.iter().any(|key| is_parent(key.name)) {
         return Meaning::Section;
     }
-    if dotted
-        .strip_prefix(OPEN_SECTION)
-        .is_some_and(|rest| rest.starts_with('.'))
-    {
+    if dotted.strip_prefix(OPEN_SECTION).is_some_and(|rest| rest.starts_with('.')) {
         return Meaning::Ignored;
     }
     Meaning::Unknown
@@ -86,23 +81,16 @@ impl Layers {
     /// Lays the whole file down: flat keys, then the plugins form beneath them.
     pub(super) fn add_file(&mut self, file: &Value) {
         let Value::Mapping(entries) = file else {
-            self.mistakes
-                .push(Mistake::new("", wrong_type("a mapping", file)));
+            self.mistakes.push(Mistake::new("", wrong_type("a mapping", file)));
             return;
         };
-        self.add_entries(
-            entries,
-            Spot {
-                dotted: "",
-                place: "",
-            },
-        );
+        self.add_entries(entries, Spot { dotted: "", place: "" });
         match entries.get("plugins") {
             None | Some(Value::Null) => {}
             Some(Value::Mapping(plugins)) => self.add_plugins(plugins),
-            Some(other) => self
-                .mistakes
-                .push(Mistake::new("plugins", wrong_type("a mapping", other))),
+            Some(other) => {
+                self.mistakes.push(Mistake::new("plugins", wrong_type("a mapping", other)));
+            }
         }
     }
 
@@ -120,36 +108,23 @@ impl Layers {
         let dotted = join(parent.dotted, name);
         let place = join(parent.place, name);
         // a dot inside a name is not a separator
-        let meaning = if name.contains('.') {
-            Meaning::Unknown
-        } else {
-            meaning(&dotted)
-        };
+        let meaning = if name.contains('.') { Meaning::Unknown } else { meaning(&dotted) };
         match (meaning, value) {
             (Meaning::Unknown, _) => {
                 let suggestion = suggestion(name, parent);
-                self.mistakes
-                    .push(Mistake::new(place, Problem::UnknownKey { suggestion }));
+                self.mistakes.push(Mistake::new(place, Problem::UnknownKey { suggestion }));
             }
             (_, Value::Null) => {} // `key:` with nothing after it is not set
             (Meaning::Key(key), _) => self.give_beneath(key, value, place),
-            (Meaning::Ignored, _) => self.ignore(
-                dotted.splitn(3, '.').map(str::to_owned).collect(),
-                place,
-                value,
-            ),
-            (Meaning::Section, Value::Mapping(entries)) => {
-                self.add_entries(
-                    entries,
-                    Spot {
-                        dotted: &dotted,
-                        place: &place,
-                    },
-                );
+            (Meaning::Ignored, _) => {
+                self.ignore(dotted.splitn(3, '.').map(str::to_owned).collect(), place, value);
             }
-            (Meaning::Section, other) => self
-                .mistakes
-                .push(Mistake::new(place, wrong_type("a mapping", other))),
+            (Meaning::Section, Value::Mapping(entries)) => {
+                self.add_entries(entries, Spot { dotted: &dotted, place: &place });
+            }
+            (Meaning::Section, other) => {
+                self.mistakes.push(Mistake::new(place, wrong_type("a mapping", other)));
+            }
         }
     }
 
@@ -159,9 +134,7 @@ impl Layers {
                 let place = format!("plugins.{name}");
                 self.mistakes.push(Mistake::new(
                     place,
-                    Problem::UnknownKey {
-                        suggestion: plugin_meant(name),
-                    },
+                    Problem::UnknownKey { suggestion: plugin_meant(name) },
                 ));
             }
         }
@@ -176,17 +149,11 @@ impl Layers {
                     self.add_user_management(entries);
                 }
                 Some(Value::Mapping(entries)) => {
-                    self.add_entries(
-                        entries,
-                        Spot {
-                            dotted: section,
-                            place: &place,
-                        },
-                    );
+                    self.add_entries(entries, Spot { dotted: section, place: &place });
                 }
-                Some(other) => self
-                    .mistakes
-                    .push(Mistake::new(place, wrong_type("a mapping", other))),
+                Some(other) => {
+                    self.mistakes.push(Mistake::new(place, wrong_type("a mapping", other)));
+                }
             }
         }
     }
@@ -204,19 +171,10 @@ impl Layers {
                 self.user_management = read.map(|setting| setting == Setting::Bool(true));
             } else if name.contains('.') || matches!(meaning(&join("auth", name)), Meaning::Unknown)
             {
-                let path = ["plugins", USER_MANAGEMENT, name]
-                    .map(str::to_owned)
-                    .to_vec();
+                let path = ["plugins", USER_MANAGEMENT, name].map(str::to_owned).to_vec();
                 self.ignore(path, place, value);
             } else {
-                self.add_entry(
-                    name,
-                    value,
-                    Spot {
-                        dotted: "auth",
-                        place: &plugin,
-                    },
-                );
+                self.add_entry(name, value, Spot { dotted: "auth", place: &plugin });
             }
         }
     }
@@ -236,13 +194,7 @@ impl Layers {
     /// Takes a value from the environment, over all others.
     pub(super) fn give_over(&mut self, key: &'static Key, value: &Value) {
         if let Some(setting) = self.read(key, value, key.name) {
-            self.given.insert(
-                key.name,
-                Given {
-                    setting,
-                    place: key.name.to_owned(),
-                },
-            );
+            self.given.insert(key.name, Given { setting, place: key.name.to_owned() });
         }
     }
 
@@ -266,19 +218,12 @@ impl Layers {
 }
 
 fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{parent}.{name}")
-    }
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 /// The sibling that was probably meant, as it would be written there.
 fn suggestion(name: &str, parent: Spot<'_>) -> Option<String> {
-    let known = SCHEMA
-        .iter()
-        .map(|key| key.name)
-        .chain(unsupported::names());
+    let known = SCHEMA.iter().map(|key| key.name).chain(unsupported::names());
     let children = known.filter_map(|known| {
         let below = if parent.dotted.is_empty() {
             known
@@ -293,13 +238,8 @@ fn suggestion(name: &str, parent: Spot<'_>) -> Option<String> {
 
 /// The plugin that was probably meant: `rate_limit` and `rate-limit` are `rate-limiting`.
 fn plugin_meant(name: &str) -> Option<String> {
-    let spellings = PLUGINS
-        .iter()
-        .flat_map(|(plugin, section)| [*plugin, *section]);
-    let exact = PLUGINS
-        .iter()
-        .find(|(_, section)| *section == name)
-        .map(|(plugin, _)| *plugin);
+    let spellings = PLUGINS.iter().flat_map(|(plugin, section)| [*plugin, *section]);
+    let exact = PLUGINS.iter().find(|(_, section)| *section == name).map(|(plugin, _)| *plugin);
     let near = exact.or_else(|| {
         let near = nearest(name, spellings)?;
         PLUGINS

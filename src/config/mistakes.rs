@@ -52,10 +52,7 @@ pub(super) struct Mistake {
 
 impl Mistake {
     pub(super) fn new(place: impl Into<String>, problem: Problem) -> Self {
-        Self {
-            place: place.into(),
-            problem,
-        }
+        Self { place: place.into(), problem }
     }
 }
 
@@ -76,18 +73,11 @@ pub(super) enum Problem {
     /// T; `got` is complete, quotes included (see [`Problem::quoted`])
     WrongType { expected: &'static str, got: String },
     /// R with both ends
-    NotBetween {
-        min: String,
-        max: String,
-        got: String,
-    },
+    NotBetween { min: String, max: String, got: String },
     /// R with a lower end only
     TooSmall { min: String, got: String },
     /// E
-    NotAccepted {
-        got: String,
-        accepted: Vec<&'static str>,
-    },
+    NotAccepted { got: String, accepted: Vec<&'static str> },
     /// D
     NotDuration { got: String },
     /// Z
@@ -107,10 +97,7 @@ pub(super) enum Problem {
     /// S
     SecretReference,
     /// C
-    Disagree {
-        keys: [&'static str; 2],
-        values: [String; 2],
-    },
+    Disagree { keys: [&'static str; 2], values: [String; 2] },
     /// N
     ProtectionMissing { section: &'static str },
     /// ACME providers of `tls.provider`
@@ -152,9 +139,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownKey { suggestion: None } => write!(f, "unknown key"),
-            Self::UnknownKey {
-                suggestion: Some(near),
-            } => {
+            Self::UnknownKey { suggestion: Some(near) } => {
                 write!(f, "unknown key; did you mean \"{}\"?", Shown(near))
             }
             Self::WrongType { expected, got } => write!(f, "expected {expected}, got {got}"),
@@ -164,11 +149,7 @@ impl fmt::Display for Problem {
             Self::TooSmall { min, got } => write!(f, "must be >= {min}, got {}", Shown(got)),
             Self::NotAccepted { got, accepted } => {
                 let accepted = Quoted(accepted);
-                write!(
-                    f,
-                    "\"{}\" is not accepted; accepted values: {accepted}",
-                    Shown(got)
-                )
+                write!(f, "\"{}\" is not accepted; accepted values: {accepted}", Shown(got))
             }
             Self::NotDuration { got } => write!(f, "\"{}\" {NOT_DURATION}", Shown(got)),
             Self::NotSize { got } => write!(f, "\"{}\" {NOT_SIZE}", Shown(got)),
@@ -179,16 +160,8 @@ impl fmt::Display for Problem {
             Self::RequiredWhen { key, value } => write!(f, "required when {key} is {value}"),
             Self::VariableNotSet { name } => write!(f, "environment variable {name} is not set"),
             Self::SecretReference => write!(f, "secret:// references are not supported"),
-            Self::Disagree {
-                keys: [one, other],
-                values: [left, right],
-            } => {
-                write!(
-                    f,
-                    "{one} and {other} disagree ({}, {})",
-                    Shown(left),
-                    Shown(right)
-                )
+            Self::Disagree { keys: [one, other], values: [left, right] } => {
+                write!(f, "{one} and {other} disagree ({}, {})", Shown(left), Shown(right))
             }
             Self::ProtectionMissing { section } => {
                 write!(
@@ -199,10 +172,7 @@ impl fmt::Display for Problem {
             Self::ProviderNotSupported { got } => write!(f, "\"{}\" {NO_ACME}", Shown(got)),
             Self::KeyStore => write!(f, "key stores are not supported"),
             Self::NotImplemented { off } => {
-                write!(
-                    f,
-                    "is not implemented in this version yet; remove it or set it to {off}"
-                )
+                write!(f, "is not implemented in this version yet; remove it or set it to {off}")
             }
             Self::Malformed(what) => write!(f, "{}", Shown(what)),
         }

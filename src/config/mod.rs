@@ -57,6 +57,8 @@ pub struct Loaded {
     pub config: Config,
     /// For the operator log: one line each, each kind once.
     pub warnings: Vec<String>,
+    /// The text of the file.
+    pub text: String,
 }
 
 /// The effective configuration. Every value is typed and within its range (contract section 3).
@@ -229,17 +231,15 @@ pub fn load_text(
         yaml::parse(text).map_err(|mistake| Mistakes::new(path.clone(), vec![mistake]))?;
     let mut layers = Layers::default();
     expand::tree(&mut file, "", env, &mut layers.mistakes);
-    let unexpanded: Vec<String> = layers
-        .mistakes
-        .iter()
-        .map(|mistake| mistake.place.clone())
-        .collect();
+    let unexpanded: Vec<String> =
+        layers.mistakes.iter().map(|mistake| mistake.place.clone()).collect();
     layers.add_file(&file);
     environment::lay_over(&mut layers, env);
     match resolve::resolve(layers) {
         Ok((settings, warnings)) => Ok(Loaded {
             config: Config::from_settings(path, settings),
             warnings,
+            text: text.to_owned(),
         }),
         Err(mut mistakes) => {
             // a value that could not be expanded is wrong once; what it looks like unexpanded is nobody's mistake
@@ -293,9 +293,7 @@ enum FileError {
 fn read_file(path: &Path) -> Result<String, FileError> {
     let file = File::open(path).map_err(FileError::Io)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(FileError::Io)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(FileError::Io)?;
     if u64::try_from(bytes.len()).is_ok_and(|read| read > FILE_BYTES_MAX) {
         return Err(FileError::TooLarge);
     }
@@ -316,19 +314,12 @@ impl FileError {
         match self {
             Self::Io(error) => {
                 let why = error.to_string();
-                let why = why
-                    .split(" (os error")
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned();
+                let why = why.split(" (os error").next().unwrap_or_default().to_owned();
                 Mistake::new("", Problem::CannotRead { path, why })
             }
             Self::TooLarge => Mistake::new(
                 "",
-                Problem::CannotRead {
-                    path,
-                    why: "it is larger than 1 MiB".to_owned(),
-                },
+                Problem::CannotRead { path, why: "it is larger than 1 MiB".to_owned() },
             ),
             Self::NotUtf8 { line, column } => Mistake::new(
                 format!("line {line}, column {column}"),
@@ -370,9 +361,7 @@ impl Config {
         Self {
             path,
             server: Server::from_settings(&settings),
-            upstream: Upstream {
-                target: UpstreamTarget::from_settings(&settings),
-            },
+            upstream: Upstream { target: UpstreamTarget::from_settings(&settings) },
             upstream_head_timeout: settings.timeout("resilience.timeout"),
             log: Log::from_settings(&settings),
             telemetry: Telemetry {
@@ -393,10 +382,7 @@ impl Config {
 impl Server {
     fn from_settings(settings: &Settings) -> Self {
         Self {
-            host: settings
-                .text("server.host")
-                .parse()
-                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host: settings.text("server.host").parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: settings.int("server.port"),
             max_connections: settings.int("server.max_connections"),
             max_header_bytes: settings.size("server.max_header_bytes"),
@@ -460,15 +446,11 @@ impl Log {
 /// # Panics
 /// When that does not hold.
 pub fn fuzz_oracle(text: &str) {
-    let env: BTreeMap<String, String> = [
-        ("HOST", "localhost"),
-        ("PORT", "3000"),
-        ("EMPTY", ""),
-        ("ODD", "a: ${HOST} $${ 'b' # c"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
+    let env: BTreeMap<String, String> =
+        [("HOST", "localhost"), ("PORT", "3000"), ("EMPTY", ""), ("ODD", "a: ${HOST} $${ 'b' # c")]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
     let loaded = match load_text(text, None, &env) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
@@ -481,16 +463,11 @@ pub fn fuzz_oracle(text: &str) {
         }
     };
     let config = loaded.config;
-    let printed = print::to_yaml(
-        &config.settings,
-        config.server.max_connections,
-        Secrets::Show,
-    );
+    let printed = print::to_yaml(&config.settings, config.server.max_connections, Secrets::Show);
     match load_text(&printed, None, &env) {
-        Ok(again) => assert!(
-            again.config == config,
-            "printed and loaded again, it differs:\n{printed}"
-        ),
+        Ok(again) => {
+            assert!(again.config == config, "printed and loaded again, it differs:\n{printed}");
+        }
         Err(mistakes) => panic!("printed, it does not load again: {mistakes}\n{printed}"),
     }
 }

@@ -22,10 +22,7 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     not_implemented(&mut layers);
     let mut settings = Settings::default();
     for key in SCHEMA {
-        let given = layers
-            .given
-            .get(key.name)
-            .map(|given| given.setting.clone());
+        let given = layers.given.get(key.name).map(|given| given.setting.clone());
         if let Some(setting) = given.or_else(|| key.default()) {
             settings.values.insert(key.name, setting);
         }
@@ -39,11 +36,7 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     warn(&layers, &mut warnings);
     settings.ignored = layers.ignored;
     settings.ignored.retain(|_, value| !value.is_null());
-    if layers.mistakes.is_empty() {
-        Ok((settings, warnings))
-    } else {
-        Err(layers.mistakes)
-    }
+    if layers.mistakes.is_empty() { Ok((settings, warnings)) } else { Err(layers.mistakes) }
 }
 
 /// The spellings of `auth.mode`: `plugins.user-management.enabled` means kratos where no mode is given; `auth.enabled`
@@ -53,13 +46,9 @@ pub(super) fn auth_mode(layers: &mut Layers, warnings: &mut Vec<String>) {
     match (layers.user_management, explicit.as_deref()) {
         (Some(true), None) => {
             let place = "plugins.user-management.enabled".to_owned();
-            layers.given.insert(
-                "auth.mode",
-                Given {
-                    setting: Setting::Text("kratos".to_owned()),
-                    place,
-                },
-            );
+            layers
+                .given
+                .insert("auth.mode", Given { setting: Setting::Text("kratos".to_owned()), place });
         }
         (Some(enabled), Some(mode)) if mode != if enabled { "kratos" } else { "none" } => {
             warnings.push(format!(
@@ -103,38 +92,24 @@ fn not_implemented(layers: &mut Layers) {
             .and_then(|key| key.parse(off))
             .is_some_and(|off| off == given.setting);
         if !is_off {
-            let off = if given.place.ends_with(".enabled") {
-                "false"
-            } else {
-                off
-            };
-            layers.mistakes.push(Mistake::new(
-                given.place.as_str(),
-                Problem::NotImplemented { off },
-            ));
+            let off = if given.place.ends_with(".enabled") { "false" } else { off };
+            layers
+                .mistakes
+                .push(Mistake::new(given.place.as_str(), Problem::NotImplemented { off }));
         }
     }
 }
 
 fn port(settings: &mut Settings) {
-    let default = if settings.bool("tls.enabled") {
-        PORTS[0]
-    } else {
-        PORTS[1]
-    };
-    settings
-        .values
-        .entry("server.port")
-        .or_insert(Setting::Int(default));
+    let default = if settings.bool("tls.enabled") { PORTS[0] } else { PORTS[1] };
+    settings.values.entry("server.port").or_insert(Setting::Int(default));
 }
 
 /// Where `telemetry` is absent, `metrics` speaks for it.
 fn telemetry(layers: &Layers, settings: &mut Settings) {
     let given = layers.given.keys().any(|key| key.starts_with("telemetry."));
-    let ignored = layers
-        .ignored
-        .keys()
-        .any(|path| path.first().is_some_and(|first| first == "telemetry"));
+    let ignored =
+        layers.ignored.keys().any(|path| path.first().is_some_and(|first| first == "telemetry"));
     if given || ignored {
         return;
     }
@@ -160,29 +135,21 @@ fn upstream(layers: &mut Layers, settings: &mut Settings) {
         return;
     };
     let followers = match &target {
-        UpstreamTarget::Tcp { host, port } => [
-            Some(Setting::Text(host.clone())),
-            Some(Setting::Int(u32::from(*port))),
-        ],
+        UpstreamTarget::Tcp { host, port } => {
+            [Some(Setting::Text(host.clone())), Some(Setting::Int(u32::from(*port)))]
+        }
         UpstreamTarget::Unix(_) => [None, None],
     };
-    for (key, follower) in ["upstream.host", "upstream.port"]
-        .into_iter()
-        .zip(followers)
-    {
+    for (key, follower) in ["upstream.host", "upstream.port"].into_iter().zip(followers) {
         if let Some(given) = layers.given.get(key)
             && !same(&given.setting, follower.as_ref())
         {
             let written = given.setting.to_value();
             let values = [url.clone(), plain_text(&written)];
-            let problem = Problem::Disagree {
-                keys: ["upstream.url", key],
-                values,
-            };
-            layers.mistakes.push(Mistake::new(
-                layers.given["upstream.url"].place.as_str(),
-                problem,
-            ));
+            let problem = Problem::Disagree { keys: ["upstream.url", key], values };
+            layers
+                .mistakes
+                .push(Mistake::new(layers.given["upstream.url"].place.as_str(), problem));
         }
         match follower {
             Some(setting) => settings.values.insert(key, setting),
@@ -203,12 +170,7 @@ fn same(given: &Setting, follower: Option<&Setting>) -> bool {
 
 fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(
-        || {
-            value
-                .as_u64()
-                .map(|number| number.to_string())
-                .unwrap_or_default()
-        },
+        || value.as_u64().map(|number| number.to_string()).unwrap_or_default(),
         str::to_owned,
     )
 }
@@ -224,10 +186,7 @@ fn warn(layers: &Layers, warnings: &mut Vec<String>) {
     let present = layers.ignored.iter().filter(|(_, value)| !value.is_null());
     let ignored: Vec<String> = present.map(|(path, _)| path.join(".")).collect();
     if !ignored.is_empty() {
-        warnings.push(format!(
-            "ignored, this engine has no use for: {}",
-            ignored.join(", ")
-        ));
+        warnings.push(format!("ignored, this engine has no use for: {}", ignored.join(", ")));
     }
     if !layers.unknown_variables.is_empty() {
         warnings.push(format!(

@@ -78,23 +78,11 @@ pub(super) fn nearest<'c>(
 }
 
 const fn live(name: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key {
-        name,
-        kind,
-        default: Some(default),
-        live: true,
-        shown: Shown::Whole,
-    }
+    Key { name, kind, default: Some(default), live: true, shown: Shown::Whole }
 }
 
 const fn restart(name: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key {
-        name,
-        kind,
-        default: Some(default),
-        live: false,
-        shown: Shown::Whole,
-    }
+    Key { name, kind, default: Some(default), live: false, shown: Shown::Whole }
 }
 
 const fn int(min: u32, max: u32) -> Kind {
@@ -105,36 +93,19 @@ const ANY: Kind = int(0, u32::MAX);
 const POSITIVE: Kind = int(1, u32::MAX);
 
 const fn duration(min: Duration, max: Duration) -> Kind {
-    Kind::Duration {
-        min,
-        max,
-        zero: false,
-        empty: false,
-    }
+    Kind::Duration { min, max, zero: false, empty: false }
 }
 
 const ANY_DURATION: Kind = duration(Duration::ZERO, Duration::MAX);
 const PROBE_DURATION: Kind = duration(Duration::from_millis(100), Duration::MAX);
 
 const fn field(name: &'static str, kind: Kind, required: bool) -> Field {
-    Field {
-        name,
-        kind,
-        required,
-        unique: false,
-        secret: false,
-    }
+    Field { name, kind, required, unique: false, secret: false }
 }
 
 const KEYS: &[Field] = &[
-    Field {
-        unique: true,
-        ..field("name", Kind::Text(checks::filled_line), true)
-    },
-    Field {
-        secret: true,
-        ..field("hash", Kind::Text(checks::sha256), true)
-    },
+    Field { unique: true, ..field("name", Kind::Text(checks::filled_line), true) },
+    Field { secret: true, ..field("hash", Kind::Text(checks::sha256), true) },
     field("scopes", Kind::List(checks::filled_line), false),
 ];
 const SCOPE_RULES: &[Field] = &[
@@ -144,15 +115,7 @@ const SCOPE_RULES: &[Field] = &[
 ];
 const BODY_SIZES: &[Field] = &[
     field("path", Kind::Text(checks::path_prefix), true),
-    field(
-        "max",
-        Kind::Size {
-            min: 0,
-            max: u64::MAX,
-            empty: true,
-        },
-        true,
-    ),
+    field("max", Kind::Size { min: 0, max: u64::MAX, empty: true }, true),
 ];
 const CSP: Kind = Kind::List(checks::csp_source);
 const TEXT: Kind = Kind::Text(checks::line);
@@ -294,8 +257,5 @@ pub(super) const SCHEMA: &[Key] = &[
 
 /// The name of the variable that gives a dotted key from the environment.
 pub(super) fn variable_of(dotted: &str) -> String {
-    format!(
-        "VIBEWARDEN_{}",
-        dotted.to_ascii_uppercase().replace('.', "_")
-    )
+    format!("VIBEWARDEN_{}", dotted.to_ascii_uppercase().replace('.', "_"))
 }

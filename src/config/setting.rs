@@ -88,10 +88,7 @@ impl Setting {
             Self::Size(0) => Value::from(0),
             Self::Size(value) => Value::from(format_size(*value)),
             Self::Text(value) => Value::from(value.as_str()),
-            Self::List(values) => values
-                .iter()
-                .map(|value| Value::from(value.as_str()))
-                .collect(),
+            Self::List(values) => values.iter().map(|value| Value::from(value.as_str())).collect(),
             Self::Tree(value) => value.clone(),
         }
     }
@@ -100,10 +97,7 @@ impl Setting {
 impl Kind {
     /// Whether an environment variable can give the whole value.
     pub(super) fn has_variable(&self) -> bool {
-        !matches!(
-            self,
-            Self::Objects(_) | Self::ListsByName(..) | Self::TextByName(_)
-        )
+        !matches!(self, Self::Objects(_) | Self::ListsByName(..) | Self::TextByName(_))
     }
 
     /// Reads a value that stands at `place`. `None` when there are mistakes; all of them have been told.
@@ -119,12 +113,12 @@ impl Kind {
             Self::Objects(fields) => {
                 Some(Setting::Tree(read_objects(fields, value, place, mistakes)))
             }
-            Self::ListsByName(names, check) => Some(Setting::Tree(read_lists_by_name(
-                names, *check, value, place, mistakes,
-            ))),
-            Self::TextByName(check) => Some(Setting::Tree(read_text_by_name(
-                *check, value, place, mistakes,
-            ))),
+            Self::ListsByName(names, check) => {
+                Some(Setting::Tree(read_lists_by_name(names, *check, value, place, mistakes)))
+            }
+            Self::TextByName(check) => {
+                Some(Setting::Tree(read_text_by_name(*check, value, place, mistakes)))
+            }
             _ => match self.read_scalar(value) {
                 Ok(setting) => Some(setting),
                 Err(problem) => {
@@ -141,27 +135,19 @@ impl Kind {
             Self::Bool => read_bool(value).map(Setting::Bool),
             Self::Int { min, max } => read_int(value, min, max).map(Setting::Int),
             Self::Float => read_float(value).map(Setting::Float),
-            Self::Duration {
-                min,
-                max,
-                zero,
-                empty,
-            } => read_duration(value, min, max, zero, empty).map(Setting::Duration),
+            Self::Duration { min, max, zero, empty } => {
+                read_duration(value, min, max, zero, empty).map(Setting::Duration)
+            }
             Self::Size { min, max, empty } => read_size(value, min, max, empty).map(Setting::Size),
             Self::OneOf(accepted) => {
                 let got = read_text(value)?;
                 if accepted.contains(&got.as_str()) {
                     Ok(Setting::Text(got))
                 } else {
-                    Err(Problem::NotAccepted {
-                        got,
-                        accepted: accepted.to_vec(),
-                    })
+                    Err(Problem::NotAccepted { got, accepted: accepted.to_vec() })
                 }
             }
-            Self::Text(check) => read_text(value)
-                .and_then(|text| check(&text))
-                .map(Setting::Text),
+            Self::Text(check) => read_text(value).and_then(|text| check(&text)).map(Setting::Text),
             Self::List(_) | Self::Objects(_) | Self::ListsByName(..) | Self::TextByName(_) => {
                 Err(wrong_type("a scalar", value))
             }
@@ -202,23 +188,12 @@ fn read_int(value: &Value, min: u32, max: u32) -> Result<u32, Problem> {
         return Err(wrong_type("a whole number", value));
     }
     let negative = digits.len() < text.len() && digits.bytes().any(|digit| digit != b'0');
-    let number = if negative {
-        None
-    } else {
-        digits.parse::<u32>().ok()
-    };
+    let number = if negative { None } else { digits.parse::<u32>().ok() };
     let below = negative || number.is_some_and(|number| number < min);
     match number {
         Some(number) if (min..=max).contains(&number) => Ok(number),
-        _ if below && max == u32::MAX => Err(Problem::TooSmall {
-            min: min.to_string(),
-            got: text,
-        }),
-        _ => Err(Problem::NotBetween {
-            min: min.to_string(),
-            max: max.to_string(),
-            got: text,
-        }),
+        _ if below && max == u32::MAX => Err(Problem::TooSmall { min: min.to_string(), got: text }),
+        _ => Err(Problem::NotBetween { min: min.to_string(), max: max.to_string(), got: text }),
     }
 }
 
@@ -231,10 +206,9 @@ fn read_float(value: &Value) -> Result<f64, Problem> {
     };
     match number.filter(|number: &f64| number.is_finite()) {
         None => Err(wrong_type("a number", value)),
-        Some(number) if number < 0.0 => Err(Problem::TooSmall {
-            min: "0".to_owned(),
-            got: number.to_string(),
-        }),
+        Some(number) if number < 0.0 => {
+            Err(Problem::TooSmall { min: "0".to_owned(), got: number.to_string() })
+        }
         Some(number) => Ok(number.abs()), // -0.0 is 0
     }
 }
@@ -257,10 +231,9 @@ fn read_duration(
         Some(duration) if (min..=max).contains(&duration) || (zero && duration.is_zero()) => {
             Ok(duration)
         }
-        Some(_) if max == Duration::MAX => Err(Problem::TooSmall {
-            min: format_duration(min),
-            got: text,
-        }),
+        Some(_) if max == Duration::MAX => {
+            Err(Problem::TooSmall { min: format_duration(min), got: text })
+        }
         Some(_) => Err(Problem::NotBetween {
             min: format_duration(min),
             max: format_duration(max),
@@ -279,11 +252,9 @@ fn read_size(value: &Value, min: u64, max: u64, empty: bool) -> Result<u64, Prob
     match parse_size(&text) {
         None => Err(Problem::NotSize { got: text }),
         Some(size) if (min..=max).contains(&size) => Ok(size),
-        Some(_) => Err(Problem::NotBetween {
-            min: format_size(min),
-            max: format_size(max),
-            got: text,
-        }),
+        Some(_) => {
+            Err(Problem::NotBetween { min: format_size(min), max: format_size(max), got: text })
+        }
     }
 }
 
@@ -310,10 +281,7 @@ fn read_list(check: Check, value: &Value, place: &str, mistakes: &mut Vec<Mistak
             }
         }
         Value::String(text) => {
-            let items = text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty());
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             for (index, item) in items.enumerate() {
                 take(Ok(item.to_owned()), format!("{place}[{index}]"));
             }
@@ -342,18 +310,14 @@ fn read_objects(
             let Some(own) = object.get(field.name) else {
                 continue;
             };
-            if let Some(first) = objects
-                .iter()
-                .position(|earlier| earlier.get(field.name) == Some(own))
+            if let Some(first) =
+                objects.iter().position(|earlier| earlier.get(field.name) == Some(own))
             {
                 let problem = Problem::NotValid {
                     got: own.as_str().unwrap_or_default().to_owned(),
                     why: format!("{place}[{first}] already has this {}", field.name),
                 };
-                mistakes.push(Mistake::new(
-                    format!("{place_of_item}.{}", field.name),
-                    problem,
-                ));
+                mistakes.push(Mistake::new(format!("{place_of_item}.{}", field.name), problem));
             }
         }
         objects.push(object);
@@ -373,10 +337,7 @@ fn read_object(fields: &[Field], value: &Value, place: &str, mistakes: &mut Vec<
         let Some(field) = fields.iter().find(|field| field.name == name) else {
             let near = nearest(name, fields.iter().map(|field| field.name));
             let suggestion = near.map(|near| format!("{place}.{near}"));
-            mistakes.push(Mistake::new(
-                place_of_entry,
-                Problem::UnknownKey { suggestion },
-            ));
+            mistakes.push(Mistake::new(place_of_entry, Problem::UnknownKey { suggestion }));
             continue;
         };
         if entry.is_null() {
@@ -393,10 +354,7 @@ fn read_object(fields: &[Field], value: &Value, place: &str, mistakes: &mut Vec<
     }
     for field in fields.iter().filter(|field| field.required) {
         if entries.get(field.name).is_none_or(Value::is_null) {
-            let problem = Problem::RequiredWhen {
-                key: place.to_owned(),
-                value: "given",
-            };
+            let problem = Problem::RequiredWhen { key: place.to_owned(), value: "given" };
             mistakes.push(Mistake::new(format!("{place}.{}", field.name), problem));
         }
     }
@@ -418,10 +376,7 @@ fn read_lists_by_name(
     for (key, entry) in entries {
         let name = key.as_str().unwrap_or_default();
         if !names.contains(&name) {
-            let problem = Problem::NotAccepted {
-                got: name.to_owned(),
-                accepted: names.to_vec(),
-            };
+            let problem = Problem::NotAccepted { got: name.to_owned(), accepted: names.to_vec() };
             mistakes.push(Mistake::new(place, problem));
         } else if !entry.is_null() {
             let list = read_list(check, entry, &format!("{place}.{name}"), mistakes);

@@ -28,9 +28,7 @@ impl Settings {
     /// Keys whose change needs a restart and whose value is not the same in `new`.
     pub(super) fn restart_required(&self, new: &Self) -> Vec<&'static str> {
         let fixed = SCHEMA.iter().filter(|key| !key.live).map(|key| key.name);
-        fixed
-            .filter(|key| self.values.get(key) != new.values.get(key))
-            .collect()
+        fixed.filter(|key| self.values.get(key) != new.values.get(key)).collect()
     }
 
     /// `new`, with every key that a reload cannot change as it is here.
@@ -52,34 +50,28 @@ impl Settings {
     }
 
     pub(super) fn bool(&self, key: &str) -> bool {
-        self.get(key, |setting| {
-            if let Setting::Bool(value) = setting {
-                Some(*value)
-            } else {
-                None
-            }
-        })
+        self.get(
+            key,
+            |setting| {
+                if let Setting::Bool(value) = setting { Some(*value) } else { None }
+            },
+        )
     }
 
     /// A whole number in the width of the field; the range in the schema makes it fit.
     pub(super) fn int<T: TryFrom<u32>>(&self, key: &str) -> T {
         self.get(key, |setting| {
-            if let Setting::Int(value) = setting {
-                T::try_from(*value).ok()
-            } else {
-                None
-            }
+            if let Setting::Int(value) = setting { T::try_from(*value).ok() } else { None }
         })
     }
 
     pub(super) fn duration(&self, key: &str) -> Duration {
-        self.get(key, |setting| {
-            if let Setting::Duration(value) = setting {
-                Some(*value)
-            } else {
-                None
-            }
-        })
+        self.get(
+            key,
+            |setting| {
+                if let Setting::Duration(value) = setting { Some(*value) } else { None }
+            },
+        )
     }
 
     /// A duration for which 0 means off.
@@ -90,31 +82,22 @@ impl Settings {
     /// A size in bytes in the width of the field.
     pub(super) fn size<T: TryFrom<u64>>(&self, key: &str) -> T {
         self.get(key, |setting| {
-            if let Setting::Size(value) = setting {
-                T::try_from(*value).ok()
-            } else {
-                None
-            }
+            if let Setting::Size(value) = setting { T::try_from(*value).ok() } else { None }
         })
     }
 
     pub(super) fn text(&self, key: &str) -> &str {
-        self.get(key, |setting| {
-            if let Setting::Text(value) = setting {
-                Some(value.as_str())
-            } else {
-                None
-            }
-        })
+        self.get(
+            key,
+            |setting| {
+                if let Setting::Text(value) = setting { Some(value.as_str()) } else { None }
+            },
+        )
     }
 
     pub(super) fn list(&self, key: &str) -> &[String] {
         self.get(key, |setting| {
-            if let Setting::List(value) = setting {
-                Some(value.as_slice())
-            } else {
-                None
-            }
+            if let Setting::List(value) = setting { Some(value.as_slice()) } else { None }
         })
     }
 }

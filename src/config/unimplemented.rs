@@ -26,8 +26,5 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
 
 /// The value that means "off" for a key that is not implemented yet.
 pub(super) fn off(key: &str) -> Option<&'static str> {
-    NOT_YET
-        .iter()
-        .find(|(name, _)| *name == key)
-        .map(|(_, off)| *off)
+    NOT_YET.iter().find(|(name, _)| *name == key).map(|(_, off)| *off)
 }

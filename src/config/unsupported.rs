@@ -68,9 +68,8 @@ pub(super) fn of_variable(name: &str) -> Option<(Vec<String>, Vec<String>)> {
             },
         ))
     };
-    let (section, rest) = sections
-        .filter_map(in_section)
-        .max_by_key(|(section, _)| section.len())?;
+    let (section, rest) =
+        sections.filter_map(in_section).max_by_key(|(section, _)| section.len())?;
     let mut path: Vec<String> = section.split('.').map(str::to_owned).collect();
     let rest = rest.to_ascii_lowercase();
     if section == OPEN_SECTION {
@@ -98,10 +97,7 @@ pub(super) fn missing_protections(
         let path: Vec<String> = name.split('.').map(str::to_owned).collect();
         let asked = ignored.get(&path).is_some_and(|value| asks.in_value(value));
         if asked && !allowed.iter().any(|allowed| allowed == name) {
-            mistakes.push(Mistake::new(
-                *name,
-                Problem::ProtectionMissing { section: name },
-            ));
+            mistakes.push(Mistake::new(*name, Problem::ProtectionMissing { section: name }));
         }
     }
 }
@@ -141,10 +137,7 @@ impl Asks {
 }
 
 fn is_scalar(value: &Value) -> bool {
-    !matches!(
-        value,
-        Value::Mapping(_) | Value::Sequence(_) | Value::Tagged(_)
-    )
+    !matches!(value, Value::Mapping(_) | Value::Sequence(_) | Value::Tagged(_))
 }
 
 /// Children of these sections are not typed, so everything that is not clearly "no" is a yes.
@@ -175,9 +168,9 @@ fn is_empty(value: &Value) -> bool {
 fn has_entry(value: &Value) -> bool {
     match value {
         Value::Sequence(items) => !items.is_empty(),
-        Value::Mapping(entries) => entries
-            .values()
-            .any(|entry| !is_scalar(entry) && !is_empty(entry)),
+        Value::Mapping(entries) => {
+            entries.values().any(|entry| !is_scalar(entry) && !is_empty(entry))
+        }
         _ => false,
     }
 }
@@ -192,13 +185,7 @@ pub(super) fn put(root: &mut Value, path: &[String], value: Value) {
         *root = Value::Mapping(Mapping::new());
     }
     if let Value::Mapping(entries) = root {
-        put(
-            entries
-                .entry(Value::from(first.as_str()))
-                .or_insert(Value::Null),
-            rest,
-            value,
-        );
+        put(entries.entry(Value::from(first.as_str())).or_insert(Value::Null), rest, value);
     }
 }
 

@@ -27,27 +27,15 @@ impl<'t> Url<'t> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("it contains a space, a control character or a letter outside ASCII");
         }
-        let (scheme, rest) = text
-            .split_once("://")
-            .ok_or("it does not begin with a scheme such as http://")?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or("it does not begin with a scheme such as http://")?;
         let (rest, fragment) = split_optional(rest, '#');
         let (rest, query) = split_optional(rest, '?');
-        let (authority, path) = rest
-            .find('/')
-            .map_or((rest, ""), |slash| rest.split_at(slash));
-        let (userinfo, host_port) = authority
-            .rsplit_once('@')
-            .map_or((None, authority), |(user, host)| (Some(user), host));
+        let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let (userinfo, host_port) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let (host, port) = split_host_port(host_port)?;
-        Ok(Self {
-            scheme,
-            userinfo,
-            host,
-            port,
-            path,
-            query,
-            fragment,
-        })
+        Ok(Self { scheme, userinfo, host, port, path, query, fragment })
     }
 
     fn is(&self, scheme: &str) -> bool {
@@ -56,17 +44,13 @@ impl<'t> Url<'t> {
 }
 
 fn split_optional(text: &str, separator: char) -> (&str, Option<&str>) {
-    text.split_once(separator)
-        .map_or((text, None), |(before, after)| (before, Some(after)))
+    text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 fn split_host_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
-        let (host, after) = bracketed
-            .split_once(']')
-            .ok_or("its host has no closing bracket")?;
-        host.parse::<Ipv6Addr>()
-            .map_err(|_| "there is no IPv6 address between its brackets")?;
+        let (host, after) = bracketed.split_once(']').ok_or("its host has no closing bracket")?;
+        host.parse::<Ipv6Addr>().map_err(|_| "there is no IPv6 address between its brackets")?;
         match after.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if after.is_empty() => (host, None),
@@ -88,11 +72,7 @@ fn split_host_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
 fn parse_port(text: &str) -> Result<u16, &'static str> {
     let plain = (1..=5).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let port = if plain { text.parse().unwrap_or(0) } else { 0 };
-    if port == 0 {
-        Err("its port is not a number between 1 and 65535")
-    } else {
-        Ok(port)
-    }
+    if port == 0 { Err("its port is not a number between 1 and 65535") } else { Ok(port) }
 }
 
 /// A name as resolvers take it, or an IPv4 address. Underscores occur in container networks.
@@ -103,9 +83,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
         && labels
             .clone()
             .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(in_charset))
-        && (labels
-            .clone()
-            .any(|label| !label.bytes().all(|byte| byte.is_ascii_digit()))
+        && (labels.clone().any(|label| !label.bytes().all(|byte| byte.is_ascii_digit()))
             || text.parse::<Ipv4Addr>().is_ok())
 }
 
@@ -133,10 +111,7 @@ pub(super) fn upstream_target(text: &str) -> Result<UpstreamTarget, &'static str
     if !matches!(url.path, "" | "/") {
         return Err("a path is not supported");
     }
-    Ok(UpstreamTarget::Tcp {
-        host: url.host.to_owned(),
-        port: url.port.unwrap_or(80),
-    })
+    Ok(UpstreamTarget::Tcp { host: url.host.to_owned(), port: url.port.unwrap_or(80) })
 }
 
 fn unix_target(path: &str) -> Result<UpstreamTarget, &'static str> {
@@ -192,10 +167,7 @@ pub(super) fn login_url(text: &str) -> Result<String, Problem> {
         return http_url(text);
     }
     if text.starts_with("//") || text.starts_with("/\\") {
-        return Err(not_url(
-            text,
-            "it begins with two slashes, which names another host",
-        ));
+        return Err(not_url(text, "it begins with two slashes, which names another host"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(not_url(
@@ -254,17 +226,11 @@ pub(super) fn origin(text: &str) -> Result<String, Problem> {
         Ok(url) if !bare(&url) => "an origin is scheme://host[:port], nothing after it",
         Ok(_) => return Ok(text.to_owned()),
     };
-    Err(Problem::NotValid {
-        got: text.to_owned(),
-        why: why.to_owned(),
-    })
+    Err(Problem::NotValid { got: text.to_owned(), why: why.to_owned() })
 }
 
 fn not_url(text: &str, why: &'static str) -> Problem {
-    Problem::NotUrl {
-        got: without_userinfo(text),
-        why,
-    }
+    Problem::NotUrl { got: without_userinfo(text), why }
 }
 
 /// The URL with `***` in place of what stands before `@`, which may be a password.

@@ -42,14 +42,8 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         if whole.is_empty() && fraction.is_empty() {
             return None;
         }
-        let (unit, per_unit) = DURATION_UNITS
-            .iter()
-            .find(|(unit, _)| after.starts_with(unit))?;
-        let whole = if whole.is_empty() {
-            0
-        } else {
-            u128::from(whole.parse::<u64>().ok()?)
-        };
+        let (unit, per_unit) = DURATION_UNITS.iter().find(|(unit, _)| after.starts_with(unit))?;
+        let whole = if whole.is_empty() { 0 } else { u128::from(whole.parse::<u64>().ok()?) };
         nanos += whole * per_unit + fraction_of(fraction, *per_unit)?;
         if nanos > DURATION_NANOS_MAX {
             return None;
@@ -88,11 +82,7 @@ pub(super) fn format_duration(duration: Duration) -> String {
             nanos %= per_unit;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Reads `16KB`, `1MB` or a bare number of bytes; `None` when it is something else, negative or over 64 bits.
@@ -145,18 +135,12 @@ impl Cidr {
 
     fn of_v4(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         let network = address.to_bits() & mask_v4(prefix)?;
-        Some(Self {
-            network: IpAddr::V4(Ipv4Addr::from_bits(network)),
-            prefix,
-        })
+        Some(Self { network: IpAddr::V4(Ipv4Addr::from_bits(network)), prefix })
     }
 
     fn of_v6(address: Ipv6Addr, prefix: u8) -> Option<Self> {
         let network = address.to_bits() & mask_v6(prefix)?;
-        Some(Self {
-            network: IpAddr::V6(Ipv6Addr::from_bits(network)),
-            prefix,
-        })
+        Some(Self { network: IpAddr::V6(Ipv6Addr::from_bits(network)), prefix })
     }
 
     /// Whether the address lies in the block. An IPv4-mapped IPv6 address counts as the IPv4 address; otherwise the

@@ -16,10 +16,7 @@ const VALUES_MAX: u32 = 200_000;
 /// second place (`serde_yaml::Value` on its own would name the place of the mapping).
 pub(super) fn parse(text: &str) -> Result<Value, Mistake> {
     let values_left = Cell::new(VALUES_MAX);
-    match (Node {
-        values_left: &values_left,
-    })
-    .deserialize(serde_yaml::Deserializer::from_str(text))
+    match (Node { values_left: &values_left }).deserialize(serde_yaml::Deserializer::from_str(text))
     {
         Ok(Value::Null) => Ok(Value::Mapping(Mapping::new())),
         Ok(value) => Ok(value),
@@ -35,10 +32,7 @@ fn located(error: &serde_yaml::Error) -> Mistake {
     let (line, column) = (location.line(), location.column());
     // serde_yaml ends its text with the place that is the beginning of ours
     let what = text.replacen(&format!(" at line {line} column {column}"), "", 1);
-    Mistake::new(
-        format!("line {line}, column {column}"),
-        Problem::Malformed(what),
-    )
+    Mistake::new(format!("line {line}, column {column}"), Problem::Malformed(what))
 }
 
 /// A value whose mappings have no key twice, taken from the budget.
@@ -52,8 +46,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let left = self.values_left.get().checked_sub(1);
-        self.values_left
-            .set(left.ok_or_else(|| D::Error::custom("too many values"))?);
+        self.values_left.set(left.ok_or_else(|| D::Error::custom("too many values"))?);
         deserializer.deserialize_any(self)
     }
 }

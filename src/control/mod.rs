@@ -30,11 +30,20 @@ pub enum Notice {
     Stop(i32),
 }
 
+/// Where the configuration in force comes from.
+#[derive(Debug)]
+pub struct Origin {
+    /// What is loaded again.
+    pub source: Source,
+    /// The file as it was loaded, so that a change since then is noticed.
+    pub text: String,
+}
+
 /// What the control thread works with.
 #[derive(Debug)]
 pub struct ControlParts {
     /// Where the configuration comes from; `None` when the program made it itself and nothing can be reloaded.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
     /// What the cores read.
     pub policy: Published<Policy>,
     /// The event log.
@@ -48,9 +57,7 @@ pub fn start<N: From<Notice> + Send + 'static>(
     parts: ControlParts,
     notices: mpsc::SyncSender<N>,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Signals are caught from here on, not from some later moment on the new thread.
     let signals = {
         let _entered = runtime.enter();
@@ -67,9 +74,7 @@ pub fn start<N: From<Notice> + Send + 'static>(
 
 /// The addresses of the upstream for the start, before the control thread runs. A name that does not resolve has none.
 pub fn first_addresses(target: &UpstreamTarget) -> io::Result<Addresses> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let addresses = runtime.block_on(resolve::resolve(target));
     // A resolver that hangs keeps its thread for a while; the start does not wait for it.
     runtime.shutdown_background();
@@ -88,15 +93,11 @@ async fn run<N: From<Notice>>(
     notices: mpsc::SyncSender<N>,
 ) {
     let (seen, mut changes) = changes::channel(16);
-    let mut watcher = parts
-        .policy
-        .current()
-        .config
-        .path
-        .as_deref()
-        .and_then(|path| watch::start(path, seen));
+    let mut watcher =
+        parts.policy.current().config.path.as_deref().and_then(|path| watch::start(path, seen));
     let mut reload = Reload::new(parts);
-    let mut settled: Option<Instant> = None;
+    // What changed between the load and the watch is found by one look after the watch stands.
+    let mut settled: Option<Instant> = Some(now() + reload.debounce());
     let mut resolve_at = now() + resolve::FIRST_AFTER;
     loop {
         tokio::select! {

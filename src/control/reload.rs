@@ -33,9 +33,8 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn new(parts: ControlParts) -> Self {
-        let mut reload = Self { parts, seen: None };
-        reload.seen = reload.read();
-        reload
+        let seen = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
+        Self { parts, seen }
     }
 
     /// Quiet time before a changed file is read.
@@ -50,22 +49,16 @@ impl Reload {
 
     /// Whether the file differs from what was read last.
     pub(super) fn has_changed(&self) -> bool {
-        self.read() != self.seen
+        self.parts.origin.is_some() && self.read() != self.seen
     }
 
     fn read(&self) -> Option<Vec<u8>> {
-        self.parts
-            .policy
-            .current()
-            .config
-            .path
-            .as_ref()
-            .and_then(|path| std::fs::read(path).ok())
+        self.parts.policy.current().config.path.as_ref().and_then(|path| std::fs::read(path).ok())
     }
 
     /// Loads, validates, publishes.
     pub(super) async fn run(&mut self, trigger: Trigger) {
-        let Some(source) = self.parts.source.clone() else {
+        let Some(source) = self.parts.origin.as_ref().map(|origin| origin.source.clone()) else {
             return;
         };
         let begun = clock::now();
@@ -87,10 +80,7 @@ impl Reload {
         let restart_required = current.config.restart_required(&loaded.config);
         if !restart_required.is_empty() {
             let keys = restart_required.join(", ");
-            tracing::warn!(
-                keys,
-                "these changes need a restart; the old values stay in force"
-            );
+            tracing::warn!(keys, "these changes need a restart; the old values stay in force");
         }
         let next = current.config.keep_startup_values(loaded.config);
         let addresses = if next.upstream == current.config.upstream {
@@ -127,12 +117,7 @@ impl Reload {
 
     fn path(&self) -> String {
         let policy = self.parts.policy.current();
-        policy
-            .config
-            .path
-            .as_ref()
-            .map(|path| path.display().to_string())
-            .unwrap_or_default()
+        policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
     /// Asks for the addresses of the upstream again; returns after which time to do it next.
@@ -149,9 +134,7 @@ impl Reload {
         if found != current.addresses {
             let upstream = &*current.upstream_url;
             tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
-            self.parts
-                .policy
-                .publish(Policy::new(current.config.clone(), found));
+            self.parts.policy.publish(Policy::new(current.config.clone(), found));
         }
         resolve::AGAIN_AFTER
     }

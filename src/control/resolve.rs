@@ -1,6 +1,6 @@
 //! Names of upstreams become addresses here and nowhere else: the resolver of the C library blocks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::admission::policy::Addresses;
@@ -53,10 +53,16 @@ async fn look_up(name: (&str, u16)) -> Vec<SocketAddr> {
             tracing::warn!(host = name.0, %error, "the name of the upstream does not resolve");
         }
         Err(_) => {
-            tracing::warn!(
-                host = name.0,
-                "resolving the name of the upstream takes too long"
-            );
+            tracing::warn!(host = name.0, "resolving the name of the upstream takes too long");
+        }
+    }
+    if name.0.eq_ignore_ascii_case("localhost") {
+        // Both loopbacks, whatever the hosts file says (RFC 6761 section 6.3): the application may listen on either.
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            let address = SocketAddr::new(ip, name.1);
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
     }
     addresses

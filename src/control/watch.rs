@@ -39,12 +39,7 @@ pub(super) fn start(path: &Path, changed: mpsc::Sender<()>) -> Option<FileWatch>
     match watcher {
         Ok(watcher) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            let mut watch = FileWatch {
-                path,
-                watcher,
-                watched: Vec::new(),
-                names,
-            };
+            let mut watch = FileWatch { path, watcher, watched: Vec::new(), names };
             watch.follow();
             Some(watch)
         }
@@ -68,25 +63,16 @@ impl FileWatch {
     /// Finds again what has to be watched, after links or files were replaced.
     pub(super) fn follow(&mut self) {
         let names = links_and_file(&self.path);
-        let mut folders: Vec<PathBuf> = names
-            .iter()
-            .filter_map(|name| name.parent().map(Path::to_owned))
-            .collect();
+        let mut folders: Vec<PathBuf> =
+            names.iter().filter_map(|name| name.parent().map(Path::to_owned)).collect();
         folders.sort();
         folders.dedup();
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        for gone in self
-            .watched
-            .iter()
-            .filter(|folder| !folders.contains(folder))
-        {
+        for gone in self.watched.iter().filter(|folder| !folders.contains(folder)) {
             // A folder that was removed has lost its watch by itself.
             let _ = self.watcher.unwatch(gone);
         }
-        for folder in folders
-            .iter()
-            .filter(|folder| !self.watched.contains(folder))
-        {
+        for folder in folders.iter().filter(|folder| !self.watched.contains(folder)) {
             if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
                 let folder = folder.display();
                 tracing::warn!(%folder, %error, "this folder of the configuration file cannot be watched");

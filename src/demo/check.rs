@@ -39,35 +39,23 @@ pub fn self_check(
     events: &EventLines,
     out: &mut dyn Write,
 ) -> Result<(), DemoError> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(DemoError::Runtime)?;
-    let mut check = Check {
-        echo,
-        proxy,
-        events,
-        out,
-        runtime,
-    };
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(DemoError::Runtime)?;
+    let mut check = Check { echo, proxy, events, out, runtime };
     check.started()?;
     check.allowed()?;
     check.refused(
         "2. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
         400,
         |request| {
-            request
-                .headers_mut()
-                .insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("short"))
+            request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("short"))
         },
     )?;
     check.refused(
         "3. An upgrade for WebSocket version 12. The proxy speaks version 13 and says so.",
         426,
         |request| {
-            request
-                .headers_mut()
-                .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"))
+            request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"))
         },
     )?;
     check.say("Every step went as described.\n")
@@ -92,21 +80,16 @@ impl Check<'_> {
 
     fn allowed(&mut self) -> Result<(), DemoError> {
         self.say("1. A WebSocket session that is allowed.")?;
-        let mut socket = self
-            .runtime
-            .block_on(within("the upgrade", open(self.proxy)))?;
+        let mut socket = self.runtime.block_on(within("the upgrade", open(self.proxy)))?;
         self.say(&format!("   Upgraded: the application behind the proxy agreed to the subprotocol \"{SUBPROTOCOL}\"."))?;
         self.tell_events("request.proxied")?;
         self.runtime.block_on(within(
             "the echo of the text",
             echo(&mut socket, Message::text(GREETING), "text"),
         ))?;
-        self.say(&format!(
-            "   Sent the text \"{GREETING}\": it came back unchanged."
-        ))?;
-        let binary: Vec<u8> = (0..BINARY_BYTES)
-            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
-            .collect();
+        self.say(&format!("   Sent the text \"{GREETING}\": it came back unchanged."))?;
+        let binary: Vec<u8> =
+            (0..BINARY_BYTES).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         self.runtime.block_on(within(
             "the echo of the bytes",
             echo(&mut socket, Message::binary(binary), "binary message"),
@@ -114,11 +97,9 @@ impl Check<'_> {
         self.say(&format!(
             "   Sent {BINARY_BYTES} bytes as one binary message: every byte came back."
         ))?;
-        self.runtime
-            .block_on(within("the pong", ping(&mut socket)))?;
+        self.runtime.block_on(within("the pong", ping(&mut socket)))?;
         self.say("   Sent a ping: the application's pong came back with the same payload.")?;
-        self.runtime
-            .block_on(within("the close", close(&mut socket)))?;
+        self.runtime.block_on(within("the close", close(&mut socket)))?;
         drop(socket);
         self.say(&format!(
             "   Closed with code 1000 and the reason \"{CLOSE_REASON}\": both came back."
@@ -136,18 +117,14 @@ impl Check<'_> {
         let known = self.echo.accepted();
         let mut request = upgrade_request(self.proxy)?;
         spoil(&mut request);
-        let seen = self
-            .runtime
-            .block_on(within("the refusal", status_of(self.proxy, request)))?;
+        let seen = self.runtime.block_on(within("the refusal", status_of(self.proxy, request)))?;
         if seen != expected {
             return Err(DemoError::Status { expected, seen });
         }
         if self.echo.accepted() != known {
             return Err(DemoError::Reached);
         }
-        self.say(&format!(
-            "   Refused with status {seen}; the application never heard of it."
-        ))?;
+        self.say(&format!("   Refused with status {seen}; the application never heard of it."))?;
         self.tell_events("request.blocked")
     }
 
@@ -164,9 +141,7 @@ impl Check<'_> {
     }
 
     fn say(&mut self, line: &str) -> Result<(), DemoError> {
-        writeln!(self.out, "{line}")
-            .and_then(|()| self.out.flush())
-            .map_err(DemoError::Output)
+        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).map_err(DemoError::Output)
     }
 }
 
@@ -174,43 +149,27 @@ async fn within<T>(
     waiting_for: &'static str,
     step: impl Future<Output = Result<T, DemoError>>,
 ) -> Result<T, DemoError> {
-    tokio::time::timeout(STEP_WAIT, step)
-        .await
-        .unwrap_or(Err(DemoError::Deadline { waiting_for }))
+    tokio::time::timeout(STEP_WAIT, step).await.unwrap_or(Err(DemoError::Deadline { waiting_for }))
 }
 
 async fn connect(proxy: SocketAddr) -> Result<TcpStream, DemoError> {
-    let stream = TcpStream::connect(proxy)
-        .await
-        .map_err(DemoError::Connect)?;
+    let stream = TcpStream::connect(proxy).await.map_err(DemoError::Connect)?;
     stream.set_nodelay(true).map_err(DemoError::Connect)?;
     Ok(stream)
 }
 
 fn upgrade_request(proxy: SocketAddr) -> Result<Request, DemoError> {
-    let mut request = format!("ws://{proxy}/")
-        .into_client_request()
-        .map_err(web_socket)?;
-    request.headers_mut().insert(
-        SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
-    );
+    let mut request = format!("ws://{proxy}/").into_client_request().map_err(web_socket)?;
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(request)
 }
 
 async fn open(proxy: SocketAddr) -> Result<WebSocketStream<TcpStream>, DemoError> {
-    let (socket, response) = client_async(upgrade_request(proxy)?, connect(proxy).await?)
-        .await
-        .map_err(refusal)?;
-    let agreed = response
-        .headers()
-        .get(SEC_WEBSOCKET_PROTOCOL)
-        .is_some_and(|name| name == SUBPROTOCOL);
-    if agreed {
-        Ok(socket)
-    } else {
-        Err(DemoError::Subprotocol)
-    }
+    let (socket, response) =
+        client_async(upgrade_request(proxy)?, connect(proxy).await?).await.map_err(refusal)?;
+    let agreed =
+        response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_some_and(|name| name == SUBPROTOCOL);
+    if agreed { Ok(socket) } else { Err(DemoError::Subprotocol) }
 }
 
 /// Status of the answer to an upgrade that must not succeed.
@@ -235,10 +194,7 @@ async fn echo(
 }
 
 async fn ping(socket: &mut WebSocketStream<TcpStream>) -> Result<(), DemoError> {
-    socket
-        .send(Message::Ping(PING.into()))
-        .await
-        .map_err(web_socket)?;
+    socket.send(Message::Ping(PING.into())).await.map_err(web_socket)?;
     match next(socket).await? {
         Some(Message::Pong(payload)) if payload == PING => Ok(()),
         _ => Err(DemoError::Echo { sent: "ping" }),
@@ -246,24 +202,14 @@ async fn ping(socket: &mut WebSocketStream<TcpStream>) -> Result<(), DemoError> 
 }
 
 async fn close(socket: &mut WebSocketStream<TcpStream>) -> Result<(), DemoError> {
-    let frame = CloseFrame {
-        code: CloseCode::Normal,
-        reason: CLOSE_REASON.into(),
-    };
-    socket
-        .send(Message::Close(Some(frame.clone())))
-        .await
-        .map_err(web_socket)?;
+    let frame = CloseFrame { code: CloseCode::Normal, reason: CLOSE_REASON.into() };
+    socket.send(Message::Close(Some(frame.clone()))).await.map_err(web_socket)?;
     match next(socket).await? {
         Some(Message::Close(Some(back))) if back == frame => {}
         _ => return Err(DemoError::Close),
     }
     // The server ends the connection after the closing handshake (RFC 6455 section 7.1.1).
-    if next(socket).await?.is_none() {
-        Ok(())
-    } else {
-        Err(DemoError::Close)
-    }
+    if next(socket).await?.is_none() { Ok(()) } else { Err(DemoError::Close) }
 }
 
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Result<Option<Message>, DemoError> {
@@ -272,10 +218,9 @@ async fn next(socket: &mut WebSocketStream<TcpStream>) -> Result<Option<Message>
 
 fn refusal(error: tungstenite::Error) -> DemoError {
     match error {
-        tungstenite::Error::Http(response) => DemoError::Status {
-            expected: 101,
-            seen: response.status().as_u16(),
-        },
+        tungstenite::Error::Http(response) => {
+            DemoError::Status { expected: 101, seen: response.status().as_u16() }
+        }
         error => web_socket(error),
     }
 }

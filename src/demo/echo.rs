@@ -66,9 +66,7 @@ pub fn start_echo() -> io::Result<Echo> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _context = runtime.enter();
         TcpListener::from_std(listener)?
@@ -76,22 +74,15 @@ pub fn start_echo() -> io::Result<Echo> {
     let (stop, stopped) = oneshot::channel();
     let accepted = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&accepted);
-    let thread = thread::Builder::new()
-        .name("demo-echo".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, &count) => {}
-                    _ = stopped => {}
-                }
-            });
-        })?;
-    Ok(Echo {
-        addr,
-        accepted,
-        stop: Some(stop),
-        thread: Some(thread),
-    })
+    let thread = thread::Builder::new().name("demo-echo".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = accept(listener, &count) => {}
+                _ = stopped => {}
+            }
+        });
+    })?;
+    Ok(Echo { addr, accepted, stop: Some(stop), thread: Some(thread) })
 }
 
 async fn accept(listener: TcpListener, accepted: &AtomicU64) {
@@ -146,19 +137,11 @@ pub(super) fn plain_answer(head: &[u8]) -> Vec<u8> {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     let method = words.next().unwrap_or_default();
-    let path = words
-        .next()
-        .unwrap_or_default()
-        .split(|&byte| byte == b'?')
-        .next()
-        .unwrap_or_default();
+    let path =
+        words.next().unwrap_or_default().split(|&byte| byte == b'?').next().unwrap_or_default();
     let (status, content_type, body) = match (method, path) {
         (b"GET" | b"HEAD", b"/") => ("200 OK", "text/html; charset=utf-8", PAGE),
-        _ => (
-            "404 Not Found",
-            "text/plain; charset=utf-8",
-            "the demo has one page: /\n",
-        ),
+        _ => ("404 Not Found", "text/plain; charset=utf-8", "the demo has one page: /\n"),
     };
     let mut answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
@@ -190,13 +173,10 @@ async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), tungste
     reason = "the library fixes the type of the callback"
 )]
 fn first_subprotocol(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    let offered = request
-        .headers()
-        .get(SEC_WEBSOCKET_PROTOCOL)
-        .and_then(|offer| offer.to_str().ok());
-    let first = offered
-        .and_then(|offer| offer.split(',').next())
-        .and_then(|name| name.trim().parse().ok());
+    let offered =
+        request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|offer| offer.to_str().ok());
+    let first =
+        offered.and_then(|offer| offer.split(',').next()).and_then(|name| name.trim().parse().ok());
     if let Some(name) = first {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
     }

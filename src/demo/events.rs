@@ -39,33 +39,19 @@ impl Shared {
 
 impl EventLines {
     /// Holds every line from the start.
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default that swallows lines would surprise"
-    )]
+    #[expect(clippy::new_without_default, reason = "a default that swallows lines would surprise")]
     pub fn new() -> Self {
-        Self {
-            shared: Arc::new(Shared::default()),
-        }
+        Self { shared: Arc::new(Shared::default()) }
     }
 
     /// The writer to give to the proxy's event log; `out` receives the lines once they pass.
     pub fn tee<W: Write>(&self, out: W) -> EventTee<W> {
-        EventTee {
-            shared: Arc::clone(&self.shared),
-            out,
-            unfinished: Vec::new(),
-        }
+        EventTee { shared: Arc::clone(&self.shared), out, unfinished: Vec::new() }
     }
 
     /// Takes all lines up to and including the first one of `event_type`; `None` when it has not come within `wait`.
     pub fn take_through(&self, event_type: &str, wait: Duration) -> Option<Vec<String>> {
-        let found = |state: &State| {
-            state
-                .held
-                .iter()
-                .position(|line| has_type(line, event_type))
-        };
+        let found = |state: &State| state.held.iter().position(|line| has_type(line, event_type));
         let guard = self.shared.lock();
         let (mut guard, _) = self
             .shared
@@ -103,9 +89,7 @@ impl<W: Write> EventTee<W> {
         if state.passing {
             return self.out.write_all(&line);
         }
-        state
-            .held
-            .push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+        state.held.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
         drop(state);
         self.shared.arrived.notify_all();
         Ok(())

@@ -7,9 +7,7 @@ use super::*;
 /// The answer to `request`, sent straight to the echo upstream.
 fn ask(addr: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -19,16 +17,10 @@ fn ask(addr: SocketAddr, request: &str) -> String {
 #[test]
 fn a_plain_get_is_answered_with_the_page() {
     let echo = start_echo().unwrap();
-    let answer = ask(
-        echo.addr,
-        "GET /?proxy=127.0.0.1:8080 HTTP/1.1\r\nHost: a\r\n\r\n",
-    );
+    let answer = ask(echo.addr, "GET /?proxy=127.0.0.1:8080 HTTP/1.1\r\nHost: a\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(
-        head.contains(&format!("Content-Length: {}\r\n", PAGE.len())),
-        "{head}"
-    );
+    assert!(head.contains(&format!("Content-Length: {}\r\n", PAGE.len())), "{head}");
     assert_eq!(body, PAGE);
 }
 
@@ -45,8 +37,7 @@ fn dropping_the_echo_closes_its_listener_and_its_connections() {
     let echo = start_echo().unwrap();
     let addr = echo.addr;
     let mut open = TcpStream::connect(addr).unwrap();
-    open.set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    open.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     drop(echo);
     assert!(TcpStream::connect(addr).is_err());
     // Closed, or reset when it was still waiting to be accepted.
@@ -56,10 +47,7 @@ fn dropping_the_echo_closes_its_listener_and_its_connections() {
 #[test]
 fn the_page_names_no_other_place_than_the_proxy() {
     for foreign in ["http://", "https://", "src=", "@import", "url("] {
-        assert!(
-            !PAGE.contains(foreign),
-            "the page must not load anything: {foreign}"
-        );
+        assert!(!PAGE.contains(foreign), "the page must not load anything: {foreign}");
     }
 }
 
@@ -82,12 +70,7 @@ fn event_lines_are_held_in_order_and_then_pass() {
     let (left, right) = STARTED.split_at(7);
     write!(tee, "{left}").unwrap();
     writeln!(tee, "{right}\n{PROXIED}").unwrap();
-    assert_eq!(
-        events
-            .take_through("request.proxied", Duration::ZERO)
-            .unwrap(),
-        [STARTED, PROXIED]
-    );
+    assert_eq!(events.take_through("request.proxied", Duration::ZERO).unwrap(), [STARTED, PROXIED]);
     assert_eq!(events.take_through("request.proxied", Duration::ZERO), None);
 
     writeln!(tee, "{STARTED}").unwrap();
@@ -127,22 +110,14 @@ fn the_self_check_tells_what_went_well_and_stops_at_the_first_fault() {
     assert!(told.contains("websocket.closed"), "{told}");
     assert!(told.ends_with("is not 16 bytes of base64.\n"), "{told}");
     assert!(
-        matches!(
-            fault,
-            DemoError::Status { expected: 400, .. } | DemoError::WebSocket(_)
-        ),
+        matches!(fault, DemoError::Status { expected: 400, .. } | DemoError::WebSocket(_)),
         "{fault}"
     );
 }
 
 #[test]
 fn the_self_check_fails_where_nothing_listens() {
-    let closed = {
-        std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-    };
+    let closed = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
     let echo = start_echo().unwrap();
     let events = EventLines::new();
     writeln!(events.tee(Vec::new()), "{STARTED}").unwrap();

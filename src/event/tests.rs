@@ -46,10 +46,7 @@ fn payload_keys_are_alphabetical_in_every_event() {
             reason: "bad_request",
             status_code: 400,
         },
-        Event::UpstreamTimeout {
-            request: facts(),
-            timeout_ms: 300,
-        },
+        Event::UpstreamTimeout { request: facts(), timeout_ms: 300 },
         Event::UpstreamUnavailable {
             request: facts(),
             error: "refused",
@@ -70,11 +67,7 @@ fn payload_keys_are_alphabetical_in_every_event() {
             version: "0",
             workers: 1,
         },
-        Event::ProxyStopped {
-            reason: "SIGTERM",
-            tunnels_closed: 0,
-            uptime_seconds: 9,
-        },
+        Event::ProxyStopped { reason: "SIGTERM", tunnels_closed: 0, uptime_seconds: 9 },
         Event::ConfigReloaded {
             config_path: "p",
             duration_ms: 1,
@@ -105,30 +98,16 @@ fn payload_keys_are_alphabetical_in_every_event() {
 #[test]
 fn a_summary_stays_under_two_hundred_characters() {
     let path = format!("/{}", "é".repeat(400));
-    let request = RequestFacts {
-        path: Some(&path),
-        ..facts()
-    };
-    let line = text(&Event::UpstreamTimeout {
-        request,
-        timeout_ms: 1_500,
-    });
+    let request = RequestFacts { path: Some(&path), ..facts() };
+    let line = text(&Event::UpstreamTimeout { request, timeout_ms: 1_500 });
     let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-    assert_eq!(
-        value["ai_summary"]
-            .as_str()
-            .map(|summary| summary.chars().count()),
-        Some(200)
-    );
+    assert_eq!(value["ai_summary"].as_str().map(|summary| summary.chars().count()), Some(200));
     assert_eq!(value["payload"]["timeout_seconds"].as_f64(), Some(1.5));
 }
 
 #[test]
 fn control_characters_never_reach_the_log_raw() {
-    let request = RequestFacts {
-        path: Some("/a\r\n\u{1b}[31m"),
-        ..facts()
-    };
+    let request = RequestFacts { path: Some("/a\r\n\u{1b}[31m"), ..facts() };
     let line = text(&Event::RequestBlocked {
         request,
         blocked_by: "http",

@@ -70,28 +70,13 @@ pub fn start(
     let ending = Arc::new(AtomicBool::new(false));
     let asked_to_end = Arc::clone(&ending);
     let wake = queue.clone();
-    let thread = std::thread::Builder::new()
-        .name("vw-events".into())
-        .spawn(move || {
-            Sink {
-                out,
-                pending: Vec::with_capacity(BATCH_BYTES),
-                line_cut: 0,
-                metrics: counted,
-            }
+    let thread = std::thread::Builder::new().name("vw-events".into()).spawn(move || {
+        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics: counted }
             .run(&lines, &asked_to_end);
-            // The receiver is gone when nobody waits for the end.
-            let _ = finished.send(());
-        })?;
-    Ok((
-        EventSender { queue, metrics },
-        EventWriter {
-            thread,
-            ending,
-            wake,
-            done,
-        },
-    ))
+        // The receiver is gone when nobody waits for the end.
+        let _ = finished.send(());
+    })?;
+    Ok((EventSender { queue, metrics }, EventWriter { thread, ending, wake, done }))
 }
 
 struct Sink<W> {
@@ -106,23 +91,30 @@ impl<W: Write> Sink<W> {
     fn run(&mut self, lines: &Receiver<Vec<u8>>, ending: &AtomicBool) {
         while let Ok(first) = lines.recv() {
             self.pending.extend_from_slice(&first);
-            if !ending.load(Ordering::Acquire) {
+            // Asked before the queue is emptied: what was sent before the end was announced is in it then.
+            let last = ending.load(Ordering::Acquire);
+            if !last {
                 std::thread::sleep(GATHER);
             }
-            let emptied = loop {
-                match lines.try_recv() {
-                    Ok(line) => self.pending.extend_from_slice(&line),
-                    Err(_) => break true,
-                }
-                if self.pending.len() >= BATCH_BYTES {
-                    break false;
-                }
-            };
+            while self.take_batch(lines) {
+                self.write_out();
+            }
             self.write_out();
-            if emptied && ending.load(Ordering::Acquire) {
+            if last {
                 return;
             }
         }
+    }
+
+    /// Takes lines until there are none, or enough for one write: then true.
+    fn take_batch(&mut self, lines: &Receiver<Vec<u8>>) -> bool {
+        while self.pending.len() < BATCH_BYTES {
+            match lines.try_recv() {
+                Ok(line) => self.pending.extend_from_slice(&line),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Writes what is pending. On an error the lines are dropped whole and counted, but the rest of a line that was
@@ -150,16 +142,13 @@ impl<W: Write> Sink<W> {
         let keep = if at_line_start {
             0
         } else {
-            rest.iter()
-                .position(|&byte| byte == b'\n')
-                .map_or(rest.len(), |end| end + 1)
+            rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1)
         };
         let lost = rest.get(keep..).unwrap_or_default();
         let dropped = memchr::memchr_iter(b'\n', lost).count();
-        self.metrics.write_error.fetch_add(
-            u64::try_from(dropped).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.metrics
+            .write_error
+            .fetch_add(u64::try_from(dropped).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.pending.truncate(written + keep);
         self.pending.drain(..written);
         self.line_cut = keep;
@@ -224,16 +213,9 @@ mod tests {
             let whole = stored.lines().all(|line| {
                 line == "later-1" || line == "later-2" || batch.contains(&format!("{line}\n"))
             });
-            assert!(
-                whole && stored.ends_with("later-2\n"),
-                "room {room}: {stored:?}"
-            );
+            assert!(whole && stored.ends_with("later-2\n"), "room {room}: {stored:?}");
             let lost = metrics.write_error.load(Ordering::Relaxed);
-            assert_eq!(
-                lost + stored.lines().count() as u64,
-                6,
-                "room {room}: {stored:?}"
-            );
+            assert_eq!(lost + stored.lines().count() as u64, 6, "room {room}: {stored:?}");
         }
     }
 
@@ -256,11 +238,7 @@ mod tests {
         let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else {
             panic!("no thread")
         };
-        let event = Event::ProxyStopped {
-            reason: "test",
-            tunnels_closed: 0,
-            uptime_seconds: 0,
-        };
+        let event = Event::ProxyStopped { reason: "test", tunnels_closed: 0, uptime_seconds: 0 };
         for _ in 0..QUEUE_LINES + 3_000 {
             sender.send(&event, jiff::Timestamp::UNIX_EPOCH);
         }

@@ -7,40 +7,19 @@ use std::sync::atomic::Ordering;
 use super::{BUCKETS_SECONDS, CloseReason, CoreMetrics, Counter, Histogram, Labelled, Metrics};
 use crate::process::{Process, VERSION};
 
-const UPGRADE_RESULTS: [&str; 6] = [
-    "opened",
-    "refused",
-    "declined",
-    "failed",
-    "timeout",
-    "abandoned",
-];
+const UPGRADE_RESULTS: [&str; 6] =
+    ["opened", "refused", "declined", "failed", "timeout", "abandoned"];
 
 /// Everything, as text. The sum over the cores is taken here.
 pub fn render(metrics: &Metrics, process: &Process) -> String {
-    let mut text = Text {
-        out: String::with_capacity(8 * 1024),
-        metrics,
-    };
-    text.family(
-        "vibewarden_build_info",
-        "gauge",
-        "Version of the running program.",
-    );
+    let mut text = Text { out: String::with_capacity(8 * 1024), metrics };
+    text.family("vibewarden_build_info", "gauge", "Version of the running program.");
     text.line("vibewarden_build_info", &[("version", VERSION)], 1);
-    text.family(
-        "vibewarden_driver_info",
-        "gauge",
-        "Driver that runs the cores, and why.",
-    );
+    text.family("vibewarden_driver_info", "gauge", "Driver that runs the cores, and why.");
     let driver = &process.driver;
     text.line(
         "vibewarden_driver_info",
-        &[
-            ("driver", driver.name),
-            ("mode", driver.mode),
-            ("reason", &driver.reason),
-        ],
+        &[("driver", driver.name), ("mode", driver.mode), ("reason", &driver.reason)],
         1,
     );
     text.connections(process);
@@ -69,10 +48,7 @@ impl Text<'_> {
     }
 
     fn labels(&mut self, labels: &[(&str, &str)], bound: Option<&str>) {
-        let all = labels
-            .iter()
-            .copied()
-            .chain(bound.map(|bound| ("le", bound)));
+        let all = labels.iter().copied().chain(bound.map(|bound| ("le", bound)));
         for (place, (name, value)) in all.enumerate() {
             let _ = write!(self.out, "{}{name}=\"", if place == 0 { '{' } else { ',' });
             for character in value.chars() {
@@ -96,12 +72,11 @@ impl Text<'_> {
 
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], sum: &Summed) {
         let mut cumulative = 0;
-        for (count, bound) in sum.buckets.iter().zip(
-            BUCKETS_SECONDS
-                .iter()
-                .map(f64::to_string)
-                .chain(["+Inf".into()]),
-        ) {
+        for (count, bound) in sum
+            .buckets
+            .iter()
+            .zip(BUCKETS_SECONDS.iter().map(f64::to_string).chain(["+Inf".into()]))
+        {
             cumulative += count;
             let _ = write!(self.out, "{name}_bucket");
             self.labels(labels, Some(&bound));
@@ -109,12 +84,7 @@ impl Text<'_> {
         }
         let _ = write!(self.out, "{name}_sum");
         self.labels(labels, None);
-        let _ = writeln!(
-            self.out,
-            " {}.{:06}",
-            sum.sum_us / 1_000_000,
-            sum.sum_us % 1_000_000
-        );
+        let _ = writeln!(self.out, " {}.{:06}", sum.sum_us / 1_000_000, sum.sum_us % 1_000_000);
         self.line(&format!("{name}_count"), labels, cumulative);
     }
 
@@ -139,21 +109,13 @@ impl Text<'_> {
             "gauge",
             "Open client connections, tunnels included.",
         );
-        self.line(
-            "vibewarden_active_connections",
-            &[],
-            u64::from(process.connections.open()),
-        );
+        self.line("vibewarden_active_connections", &[], u64::from(process.connections.open()));
         self.family(
             "vibewarden_connections_max",
             "gauge",
             "Effective cap on open client connections.",
         );
-        self.line(
-            "vibewarden_connections_max",
-            &[],
-            u64::from(process.connections.max()),
-        );
+        self.line("vibewarden_connections_max", &[], u64::from(process.connections.max()));
         self.family(
             "vibewarden_task_panics_total",
             "counter",
@@ -174,75 +136,32 @@ impl Text<'_> {
         );
         for (place, result) in UPGRADE_RESULTS.iter().enumerate() {
             let value = self.sum(|core| core.upgrades.get(place).map_or(0, Counter::get));
-            self.line(
-                "vibewarden_websocket_upgrades_total",
-                &[("result", result)],
-                value,
-            );
+            self.line("vibewarden_websocket_upgrades_total", &[("result", result)], value);
         }
         let name = "vibewarden_websocket_handshake_seconds";
-        self.family(
-            name,
-            "histogram",
-            "From the request head read to the 101 relayed.",
-        );
+        self.family(name, "histogram", "From the request head read to the 101 relayed.");
         let mut sum = Summed::default();
-        self.metrics
-            .cores
-            .iter()
-            .for_each(|core| sum.add(&core.handshake));
+        self.metrics.cores.iter().for_each(|core| sum.add(&core.handshake));
         self.histogram(name, &[], &sum);
-        self.family(
-            "vibewarden_websocket_bytes_total",
-            "counter",
-            "Bytes relayed on tunnels.",
-        );
+        self.family("vibewarden_websocket_bytes_total", "counter", "Bytes relayed on tunnels.");
         let to_upstream = self.sum(|core| core.to_upstream_bytes.get());
         let to_client = self.sum(|core| core.to_client_bytes.get());
-        self.line(
-            "vibewarden_websocket_bytes_total",
-            &[("direction", "to_upstream")],
-            to_upstream,
-        );
-        self.line(
-            "vibewarden_websocket_bytes_total",
-            &[("direction", "to_client")],
-            to_client,
-        );
-        self.family(
-            "vibewarden_websocket_closed_total",
-            "counter",
-            "Ended tunnels by reason.",
-        );
+        self.line("vibewarden_websocket_bytes_total", &[("direction", "to_upstream")], to_upstream);
+        self.line("vibewarden_websocket_bytes_total", &[("direction", "to_client")], to_client);
+        self.family("vibewarden_websocket_closed_total", "counter", "Ended tunnels by reason.");
         for (place, reason) in CloseReason::ALL.iter().enumerate() {
             let value = self.sum(|core| core.closed.get(place).map_or(0, Counter::get));
-            self.line(
-                "vibewarden_websocket_closed_total",
-                &[("reason", reason.word())],
-                value,
-            );
+            self.line("vibewarden_websocket_closed_total", &[("reason", reason.word())], value);
         }
     }
 
     fn requests(&mut self) {
-        self.family(
-            "vibewarden_refusals_total",
-            "counter",
-            "Refused requests by error code.",
-        );
+        self.family("vibewarden_refusals_total", "counter", "Refused requests by error code.");
         for ((code, _, _), sum) in self.merge(|core| &core.refusals) {
-            self.line(
-                "vibewarden_refusals_total",
-                &[("reason", code)],
-                sum.count(),
-            );
+            self.line("vibewarden_refusals_total", &[("reason", code)], sum.count());
         }
         let requests = self.merge(|core| &core.requests);
-        self.family(
-            "vibewarden_requests_total",
-            "counter",
-            "Requests that reached the upstream.",
-        );
+        self.family("vibewarden_requests_total", "counter", "Requests that reached the upstream.");
         for ((method, status, pattern), sum) in &requests {
             let status = status.to_string();
             let labels = [
@@ -253,17 +172,10 @@ impl Text<'_> {
             self.line("vibewarden_requests_total", &labels, sum.count());
         }
         let name = "vibewarden_request_duration_seconds";
-        self.family(
-            name,
-            "histogram",
-            "Time of a request; of an upgrade, its handshake.",
-        );
+        self.family(name, "histogram", "Time of a request; of an upgrade, its handshake.");
         let mut without_status: BTreeMap<(&'static str, String), Summed> = BTreeMap::new();
         for ((method, _, pattern), sum) in requests {
-            without_status
-                .entry((method, pattern))
-                .or_default()
-                .merge(&sum);
+            without_status.entry((method, pattern)).or_default().merge(&sum);
         }
         for ((method, pattern), sum) in &without_status {
             self.histogram(name, &[("method", method), ("path_pattern", pattern)], sum);
@@ -283,38 +195,21 @@ impl Text<'_> {
                 sum.count(),
             );
         }
-        self.family(
-            "vibewarden_upstream_errors_total",
-            "counter",
-            "Answers 502.",
-        );
+        self.family("vibewarden_upstream_errors_total", "counter", "Answers 502.");
         let errors = self.sum(|core| core.upstream_errors.get());
         self.line("vibewarden_upstream_errors_total", &[], errors);
-        self.family(
-            "vibewarden_upstream_timeouts_total",
-            "counter",
-            "Answers 504.",
-        );
+        self.family("vibewarden_upstream_timeouts_total", "counter", "Answers 504.");
         let timeouts = self.sum(|core| core.upstream_timeouts.get());
         self.line("vibewarden_upstream_timeouts_total", &[], timeouts);
     }
 
     fn process_wide(&mut self) {
-        self.family(
-            "vibewarden_config_reloads_total",
-            "counter",
-            "Reloads by result.",
-        );
+        self.family("vibewarden_config_reloads_total", "counter", "Reloads by result.");
         let control = &self.metrics.control;
-        for (result, value) in [
-            ("ok", control.reloads_ok.get()),
-            ("failed", control.reloads_failed.get()),
-        ] {
-            self.line(
-                "vibewarden_config_reloads_total",
-                &[("result", result)],
-                value,
-            );
+        for (result, value) in
+            [("ok", control.reloads_ok.get()), ("failed", control.reloads_failed.get())]
+        {
+            self.line("vibewarden_config_reloads_total", &[("result", result)], value);
         }
         self.family(
             "vibewarden_event_log_drops_total",
@@ -322,10 +217,8 @@ impl Text<'_> {
             "Event lines that were dropped whole.",
         );
         let log = &self.metrics.event_log;
-        for (reason, value) in [
-            ("queue_full", &log.queue_full),
-            ("write_error", &log.write_error),
-        ] {
+        for (reason, value) in [("queue_full", &log.queue_full), ("write_error", &log.write_error)]
+        {
             self.line(
                 "vibewarden_event_log_drops_total",
                 &[("reason", reason)],
@@ -339,17 +232,9 @@ impl Text<'_> {
         pick: impl Fn(&CoreMetrics) -> &Labelled,
     ) -> BTreeMap<(&'static str, u16, String), Summed> {
         let mut merged: BTreeMap<(&'static str, u16, String), Summed> = BTreeMap::new();
-        for series in self
-            .metrics
-            .cores
-            .iter()
-            .flat_map(|core| pick(core).series())
-        {
-            let labels = (
-                series.labels.first,
-                series.labels.status,
-                series.labels.pattern.to_string(),
-            );
+        for series in self.metrics.cores.iter().flat_map(|core| pick(core).series()) {
+            let labels =
+                (series.labels.first, series.labels.status, series.labels.pattern.to_string());
             merged.entry(labels).or_default().add(&series.took);
         }
         merged

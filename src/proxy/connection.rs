@@ -23,7 +23,7 @@ use crate::metrics::{CloseReason, UpgradeResult};
 use crate::refusal::{Refusal, RefusalEvent};
 use crate::wire::forward::{self, Forwarding, Purpose};
 use crate::wire::head::{HeadError, HeadScanner};
-use crate::wire::request::RequestHead;
+use crate::wire::request::{Glance, RequestHead};
 use crate::wire::upgrade::{Accept, Upgrade};
 
 /// What a request leaves behind in events, and all that a tunnel keeps of it: one allocation.
@@ -49,13 +49,23 @@ impl Facts {
     }
 
     fn unread(client: IpAddr) -> Self {
-        Self::new(client, &new_request_id(), "", "")
+        Self::new(client, new_request_id(&mut String::new()), "", "")
+    }
+
+    /// Of a head that breaks a rule: what it tells all the same.
+    fn refused(client: IpAddr, head: &[u8]) -> Self {
+        RequestHead::glance(head).map_or_else(
+            || Self::unread(client),
+            |Glance { method, path, request_id }| {
+                let mut new_id = String::new();
+                let request_id = request_id.unwrap_or_else(|| new_request_id(&mut new_id));
+                Self::new(client, request_id, method, path)
+            },
+        )
     }
 
     fn request_id(&self) -> &str {
-        self.texts
-            .get(..usize::from(self.method_start))
-            .unwrap_or_default()
+        self.texts.get(..usize::from(self.method_start)).unwrap_or_default()
     }
 
     fn method(&self) -> &str {
@@ -64,9 +74,7 @@ impl Facts {
     }
 
     fn path(&self) -> &str {
-        self.texts
-            .get(usize::from(self.path_start)..)
-            .unwrap_or_default()
+        self.texts.get(usize::from(self.path_start)..).unwrap_or_default()
     }
 
     fn request(&self) -> RequestFacts<'_> {
@@ -127,11 +135,7 @@ pub(crate) fn serve(
     peer: SocketAddr,
 ) -> impl Future<Output = ()> {
     // Boxed and gone when the relay begins, so that an idle tunnel does not carry the state of its handshake along.
-    let handshake = Box::pin(serve_requests(
-        Rc::clone(&core),
-        client,
-        peer.ip().to_canonical(),
-    ));
+    let handshake = Box::pin(serve_requests(Rc::clone(&core), client, peer.ip().to_canonical()));
     async move {
         if let Some(opened) = handshake.await
             && caught(pin!(serve_tunnel(&core, &opened))).await.is_none()
@@ -148,32 +152,14 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
     match served {
         Some(None) => None,
         Some(Some(upgraded)) => {
-            let Upgraded {
-                upstream,
-                upstream_is_tcp,
-                facts,
-                at,
-                early,
-            } = *upgraded;
+            let Upgraded { upstream, upstream_is_tcp, facts, at, early } = *upgraded;
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            Some(Box::new(Opened {
-                tunnel,
-                facts,
-                at,
-                early,
-            }))
+            Some(Box::new(Opened { tunnel, facts, at, early }))
         }
         None => {
             core.metrics.task_panics.add(1);
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            Box::pin(refuse(
-                &core,
-                &client,
-                &policy,
-                &facts,
-                Refusal::InternalError,
-            ))
-            .await;
+            Box::pin(refuse(&core, &client, &policy, &facts, Refusal::InternalError)).await;
             None
         }
     }
@@ -194,11 +180,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             }
         };
         let (policy, started) = (core.policy(), clock::now());
-        let judged = judge(
-            &policy,
-            buffer.filled().get(..head_bytes).unwrap_or_default(),
-            peer,
-        );
+        let judged = judge(&policy, buffer.filled().get(..head_bytes).unwrap_or_default(), peer);
         buffer.consume(head_bytes);
         buffer.release_if_empty();
         match judged {
@@ -211,11 +193,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
                 let outcome = handshake::open(core, &policy, client, &attempt, &mut buffer).await;
                 return conclude(core, client, &policy, attempt, outcome, started).await;
             }
-            Err(Rejected {
-                refusal,
-                facts,
-                is_upgrade,
-            }) => {
+            Err(Rejected { refusal, facts, is_upgrade }) => {
                 if is_upgrade {
                     core.metrics.upgrade(UpgradeResult::Refused);
                 }
@@ -231,25 +209,14 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
 fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected> {
     let parsed = RequestHead::parse(head).map_err(|error| Rejected {
         refusal: error.into(),
-        facts: Facts::unread(peer),
+        facts: Facts::refused(peer, head),
         is_upgrade: false,
     })?;
     let origin = policy.origin(&parsed, peer);
-    let new_id;
-    let request_id = if let Some(id) = forward::request_id(&parsed) {
-        id
-    } else {
-        new_id = new_request_id();
-        &new_id
-    };
+    let mut new_id = String::new();
+    let request_id = forward::request_id(&parsed).unwrap_or_else(|| new_request_id(&mut new_id));
     let facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
-    let rejected = |refusal, facts, is_upgrade| {
-        Err(Rejected {
-            refusal,
-            facts,
-            is_upgrade,
-        })
-    };
+    let rejected = |refusal, facts, is_upgrade| Err(Rejected { refusal, facts, is_upgrade });
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
         Err(error) => return rejected(error.into(), facts, true),
@@ -278,12 +245,7 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected>
     let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
     forward::write_request(&mut forwarded_head, &parsed, &forwarding, Purpose::Upgrade);
     let (accept, head_bytes) = (upgrade.accept(), head.len());
-    Ok(Judged::Upgrade(Attempt {
-        forwarded_head,
-        accept,
-        head_bytes,
-        facts,
-    }))
+    Ok(Judged::Upgrade(Attempt { forwarded_head, accept, head_bytes, facts }))
 }
 
 /// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
@@ -301,28 +263,14 @@ async fn conclude(
     let at = clock::now();
     let took = at.saturating_duration_since(started);
     match outcome {
-        Outcome::Opened {
-            upstream,
-            upstream_is_tcp,
-            answer_bytes,
-            early,
-        } => {
+        Outcome::Opened { upstream, upstream_is_tcp, answer_bytes, early } => {
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
             proxied(core, policy, &attempt, took, 101, answer_bytes);
             let facts = attempt.facts;
-            return Some(Box::new(Upgraded {
-                upstream,
-                upstream_is_tcp,
-                facts,
-                at,
-                early,
-            }));
+            return Some(Box::new(Upgraded { upstream, upstream_is_tcp, facts, at, early }));
         }
-        Outcome::Declined {
-            status,
-            answer_bytes,
-        } => {
+        Outcome::Declined { status, answer_bytes } => {
             core.metrics.upgrade(UpgradeResult::Declined);
             proxied(core, policy, &attempt, took, status, answer_bytes);
             Box::pin(linger(core, client)).await;
@@ -349,9 +297,7 @@ fn proxied(
     bytes_out: u64,
 ) {
     let pattern = policy.path_pattern(attempt.facts.path());
-    core.metrics
-        .requests
-        .count("GET", status_code, pattern, took);
+    core.metrics.requests.count("GET", status_code, pattern, took);
     if policy.config.log.access_log {
         let event = Event::RequestProxied {
             request: attempt.facts.request(),
@@ -369,12 +315,8 @@ fn proxied(
 /// From the 101 to the last byte.
 async fn serve_tunnel(core: &Core, opened: &Opened) {
     core.metrics.tunnels_opened.add(1);
-    core.metrics
-        .to_upstream_bytes
-        .add(opened.early.to_upstream_bytes);
-    core.metrics
-        .to_client_bytes
-        .add(opened.early.to_client_bytes);
+    core.metrics.to_upstream_bytes.add(opened.early.to_upstream_bytes);
+    core.metrics.to_client_bytes.add(opened.early.to_client_bytes);
     let listed = core.tunnels.add(&opened.tunnel);
     let relayed = relay(core, &opened.tunnel).await;
     drop(listed);
@@ -431,11 +373,7 @@ async fn read_head(
                 if !armed {
                     deadline = limit(
                         clock::now(),
-                        if begun {
-                            server.read_timeout
-                        } else {
-                            server.idle_timeout
-                        },
+                        if begun { server.read_timeout } else { server.idle_timeout },
                     );
                     armed = true;
                 }
@@ -478,9 +416,7 @@ async fn wait_readable(
         None => ready.await,
         Some(deadline) => {
             let left = deadline.saturating_duration_since(clock::now());
-            monoio::time::timeout(left, ready)
-                .await
-                .unwrap_or(Err(Stalled::Deadline))
+            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
         }
     }
 }
@@ -488,9 +424,7 @@ async fn wait_readable(
 /// The one place where a refusal is answered, counted and logged.
 async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, refusal: Refusal) {
     let answer = refusal.answer();
-    core.metrics
-        .refusals
-        .count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
+    core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
     let request = facts.request();
     let upstream = &*policy.upstream_url;
     let event = match answer.event {
@@ -503,18 +437,11 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
         }),
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
-            Some(Event::UpstreamUnavailable {
-                request,
-                error: refusal.upstream_error(),
-                upstream,
-            })
+            Some(Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream })
         }
         RefusalEvent::UpstreamTimeout => {
             core.metrics.upstream_timeouts.add(1);
-            Some(Event::UpstreamTimeout {
-                request,
-                timeout_ms: refusal.timeout_ms(),
-            })
+            Some(Event::UpstreamTimeout { request, timeout_ms: refusal.timeout_ms() })
         }
     };
     if let Some(event) = event {
@@ -522,11 +449,7 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
     }
     let mut out = Vec::with_capacity(512);
     answer.write(&mut out, facts.request_id(), facts.method() == "HEAD", true);
-    if client
-        .send_all(&out, policy.config.server.write_timeout)
-        .await
-        .is_ok()
-    {
+    if client.send_all(&out, policy.config.server.write_timeout).await.is_ok() {
         linger(core, client).await;
     }
 }
@@ -557,17 +480,13 @@ pub(crate) async fn linger(core: &Core, client: &Socket) {
     let _ = monoio::time::timeout(LINGER, discard).await;
 }
 
-fn new_request_id() -> String {
+/// Writes a fresh id into `id`: `req_` and 12 characters of 5 bits each.
+fn new_request_id(id: &mut String) -> &str {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut bits = fastrand::u64(..);
-    let mut id = String::with_capacity(16);
     id.push_str("req_");
     for _ in 0..12 {
-        id.push(
-            LETTERS
-                .get((bits & 31) as usize)
-                .map_or('A', |&letter| char::from(letter)),
-        );
+        id.push(LETTERS.get((bits & 31) as usize).map_or('A', |&letter| char::from(letter)));
         bits >>= 5;
     }
     id

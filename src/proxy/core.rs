@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use slab::Slab;
 use super::connection;
 use super::driver::Mode;
 use super::pipe::PipePool;
-use super::stream::{Socket, clear_liveness, set_liveness};
+use super::stream::{Socket, set_liveness};
 use super::tunnels::{Tunnels, VISIT_SHARES, VISITS};
 use crate::admission::policy::Policy;
 use crate::clock;
@@ -54,10 +54,7 @@ pub enum Command {
 
 /// What every core gets at its start.
 #[derive(Clone)]
-#[expect(
-    missing_debug_implementations,
-    reason = "snapshots of monoio parts have none"
-)]
+#[expect(missing_debug_implementations, reason = "snapshots of monoio parts have none")]
 pub struct CoreParts {
     /// Its number, from 0.
     pub number: usize,
@@ -142,12 +139,7 @@ pub async fn run(
     listener: TcpListener,
     commands: flume::Receiver<Command>,
 ) -> io::Result<u64> {
-    let metrics = parts
-        .metrics
-        .cores
-        .get(parts.number)
-        .map(Arc::clone)
-        .unwrap_or_default();
+    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
     let core = Rc::new(Core {
         process: parts.process,
         metrics,
@@ -171,6 +163,16 @@ pub async fn run(
     Ok(drain(&core, time).await)
 }
 
+/// What accepted connections inherit from their listener, which saves the calls for each of them. Set before it listens:
+/// a connection takes it over at its handshake.
+pub fn prepare_listener(listener: impl AsFd, dead_peer_after: Option<Duration>) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    if let Some(after) = dead_peer_after {
+        set_liveness(&listener, after)?;
+    }
+    Ok(())
+}
+
 async fn serve_until_drain(
     core: &Rc<Core>,
     listener: TcpListener,
@@ -178,19 +180,8 @@ async fn serve_until_drain(
 ) -> io::Result<Duration> {
     listener.set_nonblocking(true)?;
     let listener = Socket::adopt(OwnedFd::from(listener))?;
-    sockopt::set_tcp_nodelay(listener.fd(), true)?;
-    let mut liveness = None;
     let mut commanded = pin!(commands.recv_async());
     loop {
-        // Accepted connections inherit these from the listener, which saves the calls per connection.
-        let wanted = core.policy().config.server.dead_peer_after;
-        if liveness != Some(wanted) {
-            match wanted {
-                Some(after) => set_liveness(listener.fd(), after)?,
-                None => clear_liveness(listener.fd())?,
-            }
-            liveness = Some(wanted);
-        }
         match select(pin!(listener.readable()), commanded.as_mut()).await {
             Either::Left((ready, _)) => {
                 ready?;
@@ -295,10 +286,7 @@ async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
             tunnel.order(CloseReason::Drained);
         }
         sleep_until(begun + time).await;
-        core.tunnels
-            .snapshot()
-            .iter()
-            .for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
+        core.tunnels.snapshot().iter().for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
         sleep_until(begun + time.max(REQUEST_GRACE)).await;
     };
     let all_closed = async {
@@ -312,10 +300,7 @@ async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
 
 fn closed_by_shutdown(core: &Core) -> u64 {
     let count = |reason: CloseReason| {
-        core.metrics
-            .closed
-            .get(reason as usize)
-            .map_or(0, crate::metrics::Counter::get)
+        core.metrics.closed.get(reason as usize).map_or(0, crate::metrics::Counter::get)
     };
     count(CloseReason::Drained) + count(CloseReason::Shutdown)
 }
@@ -339,10 +324,7 @@ impl Notice {
     }
 
     fn wait(&self) -> Waiting<'_> {
-        Waiting {
-            notice: self,
-            place: None,
-        }
+        Waiting { notice: self, place: None }
     }
 }
 
@@ -386,10 +368,7 @@ struct Turns {
 impl Turns {
     fn new() -> io::Result<Self> {
         let signal = Socket::adopt(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)?;
-        Ok(Self {
-            waiting: RefCell::default(),
-            signal,
-        })
+        Ok(Self { waiting: RefCell::default(), signal })
     }
 
     async fn next(&self) {

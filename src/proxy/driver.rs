@@ -69,10 +69,7 @@ impl Mode {
 }
 
 /// A runtime that was built on, and belongs to, the current thread.
-#[expect(
-    missing_debug_implementations,
-    reason = "the runtimes of monoio have none"
-)]
+#[expect(missing_debug_implementations, reason = "the runtimes of monoio have none")]
 pub enum CoreRuntime {
     /// On a ring.
     Uring(Box<Runtime<TimeDriver<IoUringDriver>>>),
@@ -96,11 +93,9 @@ impl CoreRuntime {
                 Self::Uring(Box::new(ring(builder)?))
             }
             Mode::Plain => Self::Uring(Box::new(ring(io_uring::IoUring::builder())?)),
-            Mode::Epoll => Self::Epoll(Box::new(
-                RuntimeBuilder::<LegacyDriver>::new()
-                    .enable_timer()
-                    .build()?,
-            )),
+            Mode::Epoll => {
+                Self::Epoll(Box::new(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?))
+            }
         };
         runtime.block_on(self_check())?;
         Ok(runtime)

@@ -28,11 +28,7 @@ impl Answer {
         let body = head.body("GET")?;
         let mut out = Vec::with_capacity(512);
         forward::write_declined(&mut out, head, body, Via::Suppressed);
-        Ok(Self {
-            status: head.status,
-            head: out,
-            body,
-        })
+        Ok(Self { status: head.status, head: out, body })
     }
 }
 
@@ -51,12 +47,7 @@ pub(crate) async fn relay_answer(
     begun: &[u8],
     patience: Option<Duration>,
 ) -> (u16, u64) {
-    let mut relay = Relay {
-        upstream,
-        client,
-        patience,
-        sent_bytes: 0,
-    };
+    let mut relay = Relay { upstream, client, patience, sent_bytes: 0 };
     let Answer { status, head, body } = answer;
     let outcome = match relay.send(&head).await {
         Err(cut) => Err(cut),
@@ -84,10 +75,7 @@ struct Relay<'s> {
 
 impl Relay<'_> {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Cut> {
-        self.client
-            .send_all(bytes, self.patience)
-            .await
-            .map_err(|_| Cut::Client)?;
+        self.client.send_all(bytes, self.patience).await.map_err(|_| Cut::Client)?;
         self.sent_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -113,9 +101,7 @@ impl Relay<'_> {
         let mut piece = vec![0; PIECE_BYTES];
         while left > 0 {
             let room = wanted(left, PIECE_BYTES);
-            let received = self
-                .receive(piece.get_mut(..room).unwrap_or_default())
-                .await?;
+            let received = self.receive(piece.get_mut(..room).unwrap_or_default()).await?;
             if received == 0 {
                 return Err(Cut::Upstream);
             }
@@ -138,11 +124,7 @@ impl Relay<'_> {
                 return Err(Cut::Upstream);
             }
             if self
-                .chunks(
-                    &mut decoder,
-                    piece.get(..received).unwrap_or_default(),
-                    &mut out,
-                )
+                .chunks(&mut decoder, piece.get(..received).unwrap_or_default(), &mut out)
                 .await?
             {
                 return Ok(());

@@ -24,6 +24,9 @@ use crate::wire::response::{RESPONSE_HEAD_BYTES_MAX, ResponseError, ResponseHead
 /// All addresses of the upstream together have this long to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 
+/// How often a client that sent more than fits is asked whether it is still there.
+const HANG_UP_CHECK: Duration = Duration::from_millis(250);
+
 /// For so long a client may leave unnoticed while the upstream is asked.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
@@ -36,12 +39,7 @@ const EARLY_BYTES_MAX: usize = 64 * 1024;
 /// How the attempt ended.
 pub(crate) enum Outcome {
     /// The 101 is with the client and everything that came early is with its receiver.
-    Opened {
-        upstream: Socket,
-        upstream_is_tcp: bool,
-        answer_bytes: u64,
-        early: Early,
-    },
+    Opened { upstream: Socket, upstream_is_tcp: bool, answer_bytes: u64, early: Early },
     /// Another answer was relayed, whole or cut off.
     Declined { status: u16, answer_bytes: u64 },
     /// The client is gone.
@@ -101,12 +99,7 @@ pub(crate) async fn open(
                 to_upstream_bytes: early.filled().len() as u64,
                 to_client_bytes: received.filled().len() as u64,
             };
-            Outcome::Opened {
-                upstream,
-                upstream_is_tcp,
-                answer_bytes,
-                early,
-            }
+            Outcome::Opened { upstream, upstream_is_tcp, answer_bytes, early }
         }
         Ok((upstream, Answer::Other(answer))) => {
             let (status, answer_bytes) = Box::pin(exchange::relay_answer(
@@ -117,10 +110,7 @@ pub(crate) async fn open(
                 patience,
             ))
             .await;
-            Outcome::Declined {
-                status,
-                answer_bytes,
-            }
+            Outcome::Declined { status, answer_bytes }
         }
         Err(refusal) => Outcome::Refused(refusal),
     }
@@ -135,10 +125,13 @@ async fn client_leaves(client: &Socket, early: &mut HeadBuffer<'_>) {
         match early.receive(client, EARLY_BYTES_MAX) {
             Ok(0) => return,
             Ok(_) | Err(Errno::AGAIN) => {}
-            // Full: what the client does next shows when the tunnel opens.
-            Err(Errno::NOBUFS) => std::future::pending().await,
+            Err(Errno::NOBUFS) => break,
             Err(_) => return,
         }
+    }
+    // The buffer is full and the socket stays readable; readiness tells nothing any more.
+    while !client.is_hung_up() {
+        monoio::time::sleep(HANG_UP_CHECK).await;
     }
 }
 
@@ -148,10 +141,7 @@ async fn ask_upstream(
     attempt: &Attempt,
     received: &mut HeadBuffer<'_>,
 ) -> Result<(Socket, Answer), Refusal> {
-    let limit = policy
-        .config
-        .upstream_head_timeout
-        .or(policy.config.server.write_timeout);
+    let limit = policy.config.upstream_head_timeout.or(policy.config.server.write_timeout);
     let answer_by = deadline_after(limit);
     let late = |_| timeout(limit.unwrap_or_default());
     let connect_limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
@@ -165,25 +155,19 @@ async fn ask_upstream(
             .map(|upstream| (upstream, 0)),
     };
     let (upstream, sent) = connected.map_err(|reason| {
-        core.metrics
-            .connect_failures
-            .count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
+        core.metrics.connect_failures.count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
         match reason {
             Unavailable::Timeout => timeout(connect_limit),
             reason => Refusal::UpstreamUnavailable(reason),
         }
     })?;
     let rest = head.get(sent..).unwrap_or_default();
-    upstream
-        .send_all_until(rest, answer_by)
-        .await
-        .map_err(|error| match error {
-            Errno::TIME => late(error),
-            _ => Refusal::UpstreamUnavailable(Unavailable::Closed),
-        })?;
-    let answer = read_answer(&upstream, attempt, received, answer_by)
-        .await
-        .map_err(|end| match end {
+    upstream.send_all_until(rest, answer_by).await.map_err(|error| match error {
+        Errno::TIME => late(error),
+        _ => Refusal::UpstreamUnavailable(Unavailable::Closed),
+    })?;
+    let answer =
+        read_answer(&upstream, attempt, received, answer_by).await.map_err(|end| match end {
             AnswerEnd::Late => late(Errno::TIME),
             AnswerEnd::Refused(refusal) => refusal,
         })?;
@@ -191,9 +175,7 @@ async fn ask_upstream(
 }
 
 fn timeout(limit: Duration) -> Refusal {
-    Refusal::UpstreamTimeout {
-        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-    }
+    Refusal::UpstreamTimeout { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// Connects to the first address that accepts and sends what fits of the head; returns how much that was.
@@ -307,10 +289,7 @@ async fn read_head(
     let mut scanner = HeadScanner::new(RESPONSE_HEAD_BYTES_MAX);
     let closed = Refusal::UpstreamUnavailable(Unavailable::Closed);
     loop {
-        if let Some(head_bytes) = scanner
-            .advance(received.filled())
-            .map_err(ResponseError::from)?
-        {
+        if let Some(head_bytes) = scanner.advance(received.filled()).map_err(ResponseError::from)? {
             return Ok(head_bytes);
         }
         // Wait first: an answer is never there already when its request has just left.

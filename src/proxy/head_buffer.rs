@@ -24,11 +24,7 @@ pub(crate) struct HeadBuffer<'p> {
 
 impl<'p> HeadBuffer<'p> {
     pub(crate) fn new(pool: &'p RefCell<Vec<Vec<u8>>>) -> Self {
-        Self {
-            pool,
-            bytes: Vec::new(),
-            filled: 0,
-        }
+        Self { pool, bytes: Vec::new(), filled: 0 }
     }
 
     /// What was received and not consumed.
@@ -39,20 +35,13 @@ impl<'p> HeadBuffer<'p> {
     /// Receives more, growing up to `bytes_max`. 0 is the end of input, `ENOBUFS` means full, `EAGAIN` nothing yet.
     pub(crate) fn receive(&mut self, from: &Socket, bytes_max: usize) -> Result<usize, Errno> {
         if self.bytes.is_empty() {
-            self.bytes = self
-                .pool
-                .borrow_mut()
-                .pop()
-                .unwrap_or_else(|| vec![0; FIRST_BYTES]);
+            self.bytes = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; FIRST_BYTES]);
         }
         if self.filled == self.bytes.len() {
             if self.filled >= bytes_max {
                 return Err(Errno::NOBUFS);
             }
-            self.bytes.resize(
-                (self.filled * 2).clamp(FIRST_BYTES, bytes_max.max(FIRST_BYTES)),
-                0,
-            );
+            self.bytes.resize((self.filled * 2).clamp(FIRST_BYTES, bytes_max.max(FIRST_BYTES)), 0);
         }
         let received = from.try_recv(self.bytes.get_mut(self.filled..).unwrap_or_default())?;
         self.filled += received;

@@ -39,10 +39,8 @@ impl Request {
             ("/_vibewarden/ready", Endpoint::Ready),
             ("/_vibewarden/metrics", Endpoint::Metrics),
         ];
-        let endpoint = known
-            .into_iter()
-            .find(|(path, _)| head.path_is(path))
-            .map(|(_, endpoint)| endpoint);
+        let endpoint =
+            known.into_iter().find(|(path, _)| head.path_is(path)).map(|(_, endpoint)| endpoint);
         let has_content = !matches!(head.framing, Framing::None | Framing::Length(0));
         // An upgrade is answered like a plain request, but what follows it may be frames.
         let asks_to_upgrade = head.header("upgrade").next().is_some();
@@ -111,16 +109,11 @@ pub(crate) async fn answer(
         Ok(page) => page.write(&mut out, request.head_only, keep_alive),
         Err(refusal) => {
             let answer = refusal.answer();
-            core.metrics
-                .refusals
-                .count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
+            core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
             answer.write(&mut out, &request.id, request.head_only, !keep_alive);
         }
     }
-    let sent = client
-        .send_all(&out, policy.config.server.write_timeout)
-        .await
-        .is_ok();
+    let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !keep_alive {
         linger(core, client).await;
     }
@@ -146,21 +139,11 @@ fn page(core: &Core, policy: &Policy, request: &Request) -> Result<Page, Refusal
             if ready.ready {
                 return Ok(page);
             }
-            Ok(Page {
-                status: 503,
-                phrase: "Service Unavailable",
-                ..page
-            })
+            Ok(Page { status: 503, phrase: "Service Unavailable", ..page })
         }
         Some(Endpoint::Metrics) if policy.config.telemetry.enabled => {
-            let page = ok(
-                "",
-                metrics::render(&core.all_metrics, &core.process).into_bytes(),
-            );
-            Ok(Page {
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..page
-            })
+            let page = ok("", metrics::render(&core.all_metrics, &core.process).into_bytes());
+            Ok(Page { content_type: "text/plain; version=0.0.4; charset=utf-8", ..page })
         }
         Some(Endpoint::Metrics) | None => Err(Refusal::NotFound),
     }
@@ -171,15 +154,8 @@ fn health<'a>(core: &'a Core, policy: &Policy) -> Health<'a> {
     Health {
         status: "ok",
         version: policy.config.expose_version.then_some(VERSION),
-        driver: Driver {
-            name: driver.name,
-            mode: driver.mode,
-            reason: &driver.reason,
-        },
-        components: Components {
-            sidecar: "ok",
-            upstream: UPSTREAM_UNKNOWN,
-        },
+        driver: Driver { name: driver.name, mode: driver.mode, reason: &driver.reason },
+        components: Components { sidecar: "ok", upstream: UPSTREAM_UNKNOWN },
     }
 }
 
@@ -189,11 +165,7 @@ fn ready(phase: Phase) -> Readiness {
         Phase::Starting => Some("starting"),
         Phase::Draining => Some("draining"),
     };
-    Readiness {
-        ready: reason.is_none(),
-        reason,
-        upstream: UPSTREAM_UNKNOWN,
-    }
+    Readiness { ready: reason.is_none(), reason, upstream: UPSTREAM_UNKNOWN }
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {
@@ -214,11 +186,7 @@ impl Page {
             itoa::Buffer::new().format(self.body.len()),
             "\r\nCache-Control: no-store\r\n",
             self.header_lines,
-            if keep_alive {
-                "\r\n"
-            } else {
-                "Connection: close\r\n\r\n"
-            },
+            if keep_alive { "\r\n" } else { "Connection: close\r\n\r\n" },
         ] {
             out.extend_from_slice(part.as_bytes());
         }

@@ -44,11 +44,7 @@ impl PipePool {
             Some(pipe) => pipe,
             None => Pipe::new()?,
         };
-        Ok(Lease {
-            pool: self,
-            pipe: Some(pipe),
-            held_bytes: 0,
-        })
+        Ok(Lease { pool: self, pipe: Some(pipe), held_bytes: 0 })
     }
 }
 

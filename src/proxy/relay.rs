@@ -112,10 +112,9 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
     let mut first_end = None;
     let outcome = poll_fn(|context| {
         tunnel.watch(context.waker());
-        for (over, direction, side) in [
-            (&mut up_over, true, Side::Client),
-            (&mut down_over, false, Side::Upstream),
-        ] {
+        for (over, direction, side) in
+            [(&mut up_over, true, Side::Client), (&mut down_over, false, Side::Upstream)]
+        {
             if *over {
                 continue;
             }
@@ -164,14 +163,7 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
 impl<'t> OneWay<'t> {
     fn new(core: &'t Core, tunnel: &'t Tunnel, from_side: Side) -> Self {
         let (moved_bytes, flushing, full_reads) = (Cell::new(0), Cell::new(false), Cell::new(0));
-        Self {
-            core,
-            tunnel,
-            from_side,
-            moved_bytes,
-            flushing,
-            full_reads,
-        }
+        Self { core, tunnel, from_side, moved_bytes, flushing, full_reads }
     }
 
     fn from(&self) -> &'t Socket {
@@ -220,9 +212,7 @@ impl<'t> OneWay<'t> {
 
     /// Carries the end over to the other side.
     fn end_of_input(&self) -> Result<(), Failure> {
-        self.to()
-            .shutdown_write()
-            .map_err(|error| self.failed(self.to_side(), error))
+        self.to().shutdown_write().map_err(|error| self.failed(self.to_side(), error))
     }
 
     /// Moves what is there, without blocking, until there is nothing more or the turn is over.
@@ -335,10 +325,7 @@ impl<'t> OneWay<'t> {
         self.flushing.set(true);
         let mut sent = 0;
         loop {
-            self.to()
-                .writable()
-                .await
-                .map_err(|error| self.wait_failed(self.to_side(), &error))?;
+            self.to().writable().await.map_err(|error| self.wait_failed(self.to_side(), &error))?;
             let done = match &mut held {
                 Held::Bytes(rest) => {
                     sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
@@ -363,15 +350,9 @@ impl<'t> OneWay<'t> {
         self.tunnel.sent(self.from_side == Side::Upstream);
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "reads as: this direction failed at that side"
-    )]
+    #[expect(clippy::unused_self, reason = "reads as: this direction failed at that side")]
     fn failed(&self, side: Side, error: Errno) -> Failure {
-        Failure {
-            side,
-            fault: error.into(),
-        }
+        Failure { side, fault: error.into() }
     }
 
     fn wait_failed(&self, side: Side, error: &io::Error) -> Failure {

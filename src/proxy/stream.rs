@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use monoio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
@@ -54,19 +55,13 @@ impl From<Errno> for Fault {
 impl Socket {
     /// Takes over a descriptor that is already non-blocking.
     pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            readiness: TcpStream::from_std(std::net::TcpStream::from(fd))?,
-        })
+        Ok(Self { readiness: TcpStream::from_std(std::net::TcpStream::from(fd))? })
     }
 
     /// Begins a TCP connection without delay of small segments. It may be established already, as on loopback: the first
     /// `try_send` tells (`EAGAIN`: not yet; then it is when `writable` says so).
     pub(crate) fn connect_tcp(address: &SocketAddr) -> Result<OwnedFd, Errno> {
-        let family = if address.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopt::set_tcp_nodelay(&fd, true)?;
@@ -151,6 +146,14 @@ impl Socket {
         Ok(())
     }
 
+    /// Whether the peer has closed or reset, even while its bytes are not read.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let asked = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut polled = [PollFd::from_borrowed_fd(self.fd(), asked)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     /// Ends our direction; the other goes on.
     pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
         rustix::net::shutdown(self.fd(), Shutdown::Write)
@@ -182,9 +185,7 @@ async fn until(
         None => ready.await,
         Some(deadline) => {
             let left = deadline.saturating_duration_since(clock::now());
-            monoio::time::timeout(left, ready)
-                .await
-                .map_err(|_| Errno::TIME)?
+            monoio::time::timeout(left, ready).await.map_err(|_| Errno::TIME)?
         }
     };
     ready.map_err(|error| errno(&error))
@@ -218,14 +219,6 @@ pub(crate) fn set_user_timeout(
     fd: impl std::os::fd::AsFd,
     after: Duration,
 ) -> rustix::io::Result<()> {
-    let ms = u32::try_from(after.as_millis())
-        .unwrap_or(u32::MAX)
-        .min(i32::MAX.unsigned_abs());
+    let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
     sockopt::set_tcp_user_timeout(&fd, ms)
-}
-
-/// Switches liveness off on a listener whose setting changed; accepted connections inherit it.
-pub(crate) fn clear_liveness(fd: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
-    sockopt::set_tcp_user_timeout(&fd, 0)?;
-    sockopt::set_socket_keepalive(&fd, false)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Tunnel {
     upstream_queue: Cell<Queue>,
     /// A Unix-socket upstream has no liveness.
     upstream_is_tcp: bool,
-    upstream_watched: Cell<bool>,
+    watched: Cell<bool>,
     order: Cell<Option<CloseReason>>,
     waker: Cell<Option<Waker>>,
     /// Its place in the list of the core.
@@ -87,43 +87,23 @@ fn judge(
 ) -> (Queue, Verdict) {
     match queue {
         Queue::Idle | Queue::Sent if !queued => (Queue::Idle, Verdict::Nothing),
-        Queue::Idle | Queue::Sent => (
-            Queue::Waiting {
-                since: now,
-                silent_since: None,
-            },
-            Verdict::Nothing,
-        ),
+        Queue::Idle | Queue::Sent => {
+            (Queue::Waiting { since: now, silent_since: None }, Verdict::Nothing)
+        }
         Queue::Waiting { .. } if !queued => (Queue::Idle, Verdict::SetUserTimeout(dead_after)),
-        Queue::Waiting {
-            since,
-            silent_since,
-        } => {
+        Queue::Waiting { since, silent_since } => {
             let silent = ack.outstanding && u128::from(ack.last_ack_ms) >= dead_after.as_millis();
             if !silent {
                 let ahead = now.since(since) + dead_after;
-                let queue = Queue::Waiting {
-                    since,
-                    silent_since: None,
-                };
+                let queue = Queue::Waiting { since, silent_since: None };
                 return (queue, Verdict::SetUserTimeout(ahead));
             }
             let silent_since = silent_since.unwrap_or(now);
             // An answer to a probe that had just left must have had the time to come.
             let doubt = dead_after / (2 * VISITS);
             let dead = now.since(silent_since) >= doubt;
-            let queue = Queue::Waiting {
-                since,
-                silent_since: Some(silent_since),
-            };
-            (
-                queue,
-                if dead {
-                    Verdict::Dead
-                } else {
-                    Verdict::Nothing
-                },
-            )
+            let queue = Queue::Waiting { since, silent_since: Some(silent_since) };
+            (queue, if dead { Verdict::Dead } else { Verdict::Nothing })
         }
     }
 }
@@ -137,7 +117,7 @@ impl Tunnel {
             client_queue: Cell::new(Queue::Sent),
             upstream_queue: Cell::new(Queue::Sent),
             upstream_is_tcp,
-            upstream_watched: Cell::new(false),
+            watched: Cell::new(false),
             order: Cell::new(None),
             waker: Cell::new(None),
             place: Cell::new(0),
@@ -165,22 +145,22 @@ impl Tunnel {
 
     /// Notes that bytes went to one side.
     pub(crate) fn sent(&self, to_client: bool) {
-        let queue = if to_client {
-            &self.client_queue
-        } else {
-            &self.upstream_queue
-        };
+        let queue = if to_client { &self.client_queue } else { &self.upstream_queue };
         if queue.get() == Queue::Idle {
             queue.set(Queue::Sent);
         }
     }
 
-    /// One visit of liveness. The first one switches it on for the upstream's leg – early enough, as the kernel counts from
-    /// the last sign of the peer – so that short tunnels never pay for it; the client's leg has it from the listener.
+    /// One visit of liveness. The first one switches it on – early enough, as the kernel counts from the last sign of the
+    /// peer – so that short tunnels never pay for it. The client's leg has it from the listener already, but perhaps with
+    /// the value from before a reload.
     fn visit(&self, now: Moment, dead_after: Duration) {
-        if self.upstream_is_tcp && !self.upstream_watched.replace(true) {
+        if !self.watched.replace(true) {
             // Fails only on a socket that is about to end by itself.
-            let _ = set_liveness(self.upstream.fd(), dead_after);
+            let _ = set_liveness(self.client.fd(), dead_after);
+            if self.upstream_is_tcp {
+                let _ = set_liveness(self.upstream.fd(), dead_after);
+            }
         }
         let legs = [
             (&self.client, &self.client_queue, true),
@@ -191,10 +171,9 @@ impl Tunnel {
                 continue;
             }
             // A socket that no longer answers is about to end by itself.
-            let (Ok(queued), Ok(ack)) = (
-                sys::send_queue_bytes(socket.fd()),
-                sys::acknowledgement(socket.fd()),
-            ) else {
+            let (Ok(queued), Ok(ack)) =
+                (sys::send_queue_bytes(socket.fd()), sys::acknowledgement(socket.fd()))
+            else {
                 continue;
             };
             let (next, verdict) = judge(queue.get(), queued > 0, ack, now, dead_after);
@@ -229,10 +208,7 @@ impl Tunnels {
         let mut open = self.open.borrow_mut();
         tunnel.place.set(open.len());
         open.push(Rc::clone(tunnel));
-        Listed {
-            tunnels: self,
-            tunnel,
-        }
+        Listed { tunnels: self, tunnel }
     }
 
     fn remove(&self, tunnel: &Tunnel) {
@@ -281,24 +257,15 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_mins(1);
-    const ANSWERED: Acknowledgement = Acknowledgement {
-        outstanding: false,
-        last_ack_ms: 50_000,
-    };
-    const UNANSWERED: Acknowledgement = Acknowledgement {
-        outstanding: true,
-        last_ack_ms: 60_000,
-    };
+    const ANSWERED: Acknowledgement = Acknowledgement { outstanding: false, last_ack_ms: 50_000 };
+    const UNANSWERED: Acknowledgement = Acknowledgement { outstanding: true, last_ack_ms: 60_000 };
 
     fn at(time: Duration) -> Moment {
         Moment::after(time)
     }
 
     fn waiting(since: Moment, silent_since: Option<Moment>) -> Queue {
-        Queue::Waiting {
-            since,
-            silent_since,
-        }
+        Queue::Waiting { since, silent_since }
     }
 
     #[test]
@@ -327,33 +294,18 @@ mod tests {
         let now = at(AFTER);
         let later = at(AFTER + AFTER / VISITS);
         let (queue, verdict) = judge(waiting(now, None), true, UNANSWERED, now, AFTER);
-        assert_eq!(
-            (queue, verdict),
-            (waiting(now, Some(now)), Verdict::Nothing)
-        );
-        assert_eq!(
-            judge(queue, true, UNANSWERED, now, AFTER).1,
-            Verdict::Nothing
-        );
-        assert_eq!(
-            judge(queue, true, UNANSWERED, later, AFTER).1,
-            Verdict::Dead
-        );
+        assert_eq!((queue, verdict), (waiting(now, Some(now)), Verdict::Nothing));
+        assert_eq!(judge(queue, true, UNANSWERED, now, AFTER).1, Verdict::Nothing);
+        assert_eq!(judge(queue, true, UNANSWERED, later, AFTER).1, Verdict::Dead);
         // An acknowledgement in between clears the suspicion.
-        assert_eq!(
-            judge(queue, true, ANSWERED, later, AFTER).0,
-            waiting(now, None)
-        );
+        assert_eq!(judge(queue, true, ANSWERED, later, AFTER).0, waiting(now, None));
     }
 
     #[test]
     fn an_empty_queue_gets_the_ordinary_timeout_back() {
         let now = at(AFTER);
         let (queue, verdict) = judge(waiting(now, Some(now)), false, UNANSWERED, now, AFTER);
-        assert_eq!(
-            (queue, verdict),
-            (Queue::Idle, Verdict::SetUserTimeout(AFTER))
-        );
+        assert_eq!((queue, verdict), (Queue::Idle, Verdict::SetUserTimeout(AFTER)));
         let (queue, verdict) = judge(Queue::Sent, false, UNANSWERED, now, AFTER);
         assert_eq!((queue, verdict), (Queue::Idle, Verdict::Nothing));
     }

@@ -46,17 +46,9 @@ impl Seat {
     ) -> RunningCore {
         let (sender, commands) = flume::bounded(4);
         // The thread waits for nothing else; it is gone only after a panic, which ends the start loudly anyway.
-        let _ = self.begin.send(Begin {
-            parts,
-            policy: policy.reader(),
-            listener,
-            commands,
-            notify,
-        });
-        RunningCore {
-            commands: sender,
-            thread: self.thread,
-        }
+        let _ =
+            self.begin.send(Begin { parts, policy: policy.reader(), listener, commands, notify });
+        RunningCore { commands: sender, thread: self.thread }
     }
 }
 
@@ -77,11 +69,7 @@ pub(super) fn seat_cores(
                 };
                 return Ok((
                     mode,
-                    DriverReport {
-                        name: mode.name(),
-                        mode: mode.label(),
-                        reason,
-                    },
+                    DriverReport { name: mode.name(), mode: mode.label(), reason },
                     seats,
                 ));
             }
@@ -98,9 +86,8 @@ fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec
         let (begin, told) = mpsc::sync_channel::<Begin>(1);
         let report = report.clone();
         let cpu = pin.and_then(|cpus| cpus.get(number % cpus.len().max(1)).copied());
-        let thread = std::thread::Builder::new()
-            .name(format!("vw-core-{number}"))
-            .spawn(move || {
+        let thread =
+            std::thread::Builder::new().name(format!("vw-core-{number}")).spawn(move || {
                 pin_to(cpu);
                 let built = CoreRuntime::build(mode);
                 let (runtime, outcome) = match built {
@@ -109,13 +96,7 @@ fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec
                 };
                 drop((report.send(outcome), report));
                 if let (Some(mut runtime), Ok(begin)) = (runtime, told.recv()) {
-                    let Begin {
-                        parts,
-                        policy,
-                        listener,
-                        commands,
-                        notify,
-                    } = begin;
+                    let Begin { parts, policy, listener, commands, notify } = begin;
                     let ended = runtime.block_on(core::run(parts, policy, listener, commands));
                     // Nobody waits for it when a second signal has ended the process.
                     let _ = notify.send(Notice::CoreEnded(ended));
@@ -125,16 +106,8 @@ fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec
     }
     drop(report);
     // A thread that dies without a report closes the channel, which counts as a failure.
-    let working = reports
-        .iter()
-        .take(workers)
-        .collect::<io::Result<Vec<()>>>()?
-        .len();
-    if working == workers {
-        Ok(seats)
-    } else {
-        Err(io::ErrorKind::Other.into())
-    }
+    let working = reports.iter().take(workers).collect::<io::Result<Vec<()>>>()?.len();
+    if working == workers { Ok(seats) } else { Err(io::ErrorKind::Other.into()) }
 }
 
 fn pin_to(cpu: Option<usize>) {
@@ -149,9 +122,7 @@ fn pin_to(cpu: Option<usize>) {
 /// Processors this process may run on.
 pub(super) fn usable_cpus() -> Vec<usize> {
     match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU)
-            .filter(|&cpu| set.is_set(cpu))
-            .collect(),
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
         Err(_) => (0..std::thread::available_parallelism().map_or(1, Into::into)).collect(),
     }
 }

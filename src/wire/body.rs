@@ -149,21 +149,13 @@ impl ChunkedDecoder {
             let at = input.len() - rest.len();
             match self.state {
                 State::Complete => {
-                    return Ok(Decoded {
-                        consumed: at,
-                        data: at..at,
-                        is_complete: true,
-                    });
+                    return Ok(Decoded { consumed: at, data: at..at, is_complete: true });
                 }
                 State::Data { left } => return Ok(self.take_data(left, at, input.len())),
                 state => match rest.next() {
                     Some(&byte) => self.state = self.step(state, byte)?,
                     None => {
-                        return Ok(Decoded {
-                            consumed: at,
-                            data: at..at,
-                            is_complete: false,
-                        });
+                        return Ok(Decoded { consumed: at, data: at..at, is_complete: false });
                     }
                 },
             }
@@ -177,17 +169,15 @@ impl ChunkedDecoder {
 
     /// The trailers, once the content is complete.
     pub fn trailers(&self) -> impl Iterator<Item = Header<'_>> {
-        self.trailers
-            .split(|&byte| byte == b'\n')
-            .filter_map(|line| {
-                let (name, value) =
-                    line.split_at_checked(line.iter().position(|&byte| byte == b':')?)?;
-                Some(Header {
-                    name: str::from_utf8(name).ok()?,
-                    value: trim_white_space(value.get(1..)?),
-                    field: Field::of(name),
-                })
+        self.trailers.split(|&byte| byte == b'\n').filter_map(|line| {
+            let (name, value) =
+                line.split_at_checked(line.iter().position(|&byte| byte == b':')?)?;
+            Some(Header {
+                name: str::from_utf8(name).ok()?,
+                value: trim_white_space(value.get(1..)?),
+                field: Field::of(name),
             })
+        })
     }
 
     fn take_data(&mut self, left: u64, at: usize, input_bytes: usize) -> Decoded {
@@ -195,16 +185,8 @@ impl ChunkedDecoder {
         let taken = usize::try_from(left).map_or(there, |left| left.min(there));
         let left = left - taken as u64;
         self.data_bytes = self.data_bytes.saturating_add(taken as u64);
-        self.state = if left == 0 {
-            State::DataReturn
-        } else {
-            State::Data { left }
-        };
-        Decoded {
-            consumed: at + taken,
-            data: at..at + taken,
-            is_complete: false,
-        }
+        self.state = if left == 0 { State::DataReturn } else { State::Data { left } };
+        Decoded { consumed: at + taken, data: at..at + taken, is_complete: false }
     }
 
     /// One byte of a chunk line, of the CRLF after data, or of a trailer.
@@ -247,10 +229,9 @@ impl ChunkedDecoder {
                 Ok(State::BeforeExtension { size })
             }
             (State::Size { digits, size }, _) => match hex_digit(byte) {
-                Some(digit) if digits < 16 => Ok(State::Size {
-                    digits: digits + 1,
-                    size: size << 4 | u64::from(digit),
-                }),
+                Some(digit) if digits < 16 => {
+                    Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
+                }
                 _ => Err(BodyError::ChunkSize),
             },
             (State::BeforeExtension { .. }, _) => Err(BodyError::ChunkSize),
@@ -267,20 +248,14 @@ impl ChunkedDecoder {
 
     fn end_chunk_line(&mut self, size: u64) -> Result<State, BodyError> {
         // The CRLF after the data counts as well.
-        self.overhead_bytes = self
-            .overhead_bytes
-            .saturating_add(self.line_bytes as u64 + 2);
+        self.overhead_bytes = self.overhead_bytes.saturating_add(self.line_bytes as u64 + 2);
         self.line_bytes = 0;
         let allowed = OVERHEAD_BYTES_FREE
             .saturating_add(self.data_bytes.saturating_mul(OVERHEAD_PER_DATA_BYTE));
         if self.overhead_bytes > allowed {
             return Err(BodyError::Overhead);
         }
-        Ok(if size == 0 {
-            State::TrailerStart
-        } else {
-            State::Data { left: size }
-        })
+        Ok(if size == 0 { State::TrailerStart } else { State::Data { left: size } })
     }
 
     fn step_in_trailer(&mut self, byte: u8) -> Result<State, BodyError> {
@@ -318,9 +293,7 @@ impl ChunkedDecoder {
 /// only the proxy may say. `reserved` are the names that authentication sets or reads.
 pub fn is_relayed_trailer(trailer: &Header<'_>, reserved: &[&str]) -> bool {
     trailer.field == Field::Other
-        && !reserved
-            .iter()
-            .any(|name| folded_eq(trailer.name.as_bytes(), name.as_bytes()))
+        && !reserved.iter().any(|name| folded_eq(trailer.name.as_bytes(), name.as_bytes()))
 }
 
 #[cfg(test)]

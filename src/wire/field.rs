@@ -135,8 +135,7 @@ fn is(name: &[u8], lower_case: &[u8]) -> bool {
 }
 
 fn has_prefix(name: &[u8], lower_case: &[u8]) -> bool {
-    name.get(..lower_case.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(lower_case))
+    name.get(..lower_case.len()).is_some_and(|start| start.eq_ignore_ascii_case(lower_case))
 }
 
 /// For a name as long as `lower_case`: the field itself, a look-alike of it, or neither.
@@ -160,17 +159,12 @@ fn is_extension_look_alike(name: &[u8]) -> bool {
 }
 
 fn folded_prefix(name: &[u8], prefix: &[u8]) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| folded_eq(start, prefix))
+    name.get(..prefix.len()).is_some_and(|start| folded_eq(start, prefix))
 }
 
 /// Whether two names are equal to an application that ignores case and reads `_` and `.` as `-` (CGI and its heirs).
 pub(super) fn folded_eq(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .all(|(&a, &b)| folded(a) == folded(b))
+    left.len() == right.len() && left.iter().zip(right).all(|(&a, &b)| folded(a) == folded(b))
 }
 
 fn folded(byte: u8) -> u8 {
@@ -285,9 +279,7 @@ impl<'b> ConnectionOptions<'b> {
 
     /// Whether the sender declared `name` hop-by-hop.
     pub(super) fn nominates(&self, name: &str) -> bool {
-        self.nominated
-            .iter()
-            .any(|nominated| nominated.eq_ignore_ascii_case(name.as_bytes()))
+        self.nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 

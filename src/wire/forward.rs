@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::field::{Field, list};
+use super::field::{Field, Fields, list};
 use super::head::{Framing, Header};
 use super::request::RequestHead;
 use super::response::{BodyFraming, ResponseHead};
@@ -56,7 +56,11 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The client's `X-Request-ID`, if it is exactly one line of 1 to 128 visible ASCII characters.
 pub fn request_id<'b>(head: &RequestHead<'b>) -> Option<&'b str> {
-    head.fields
+    acceptable_request_id(&head.fields)
+}
+
+pub(super) fn acceptable_request_id<'b>(fields: &Fields<'b>) -> Option<&'b str> {
+    fields
         .request_id
         .one()
         .filter(|id| {
@@ -73,25 +77,9 @@ pub fn write_request(
     purpose: Purpose,
 ) {
     out.reserve(head.bytes.len() + 256);
-    put(
-        out,
-        &[
-            head.method.as_bytes(),
-            b" ",
-            head.target.as_bytes(),
-            b" HTTP/1.1\r\n",
-        ],
-    );
-    if head
-        .headers
-        .iter()
-        .all(|header| header.field != Field::Host)
-    {
-        let host = if head.host.is_empty() {
-            forwarding.upstream_authority
-        } else {
-            head.host
-        };
+    put(out, &[head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"]);
+    if head.headers.iter().all(|header| header.field != Field::Host) {
+        let host = if head.host.is_empty() { forwarding.upstream_authority } else { head.host };
         put_line(out, "Host", host.as_bytes());
     }
     let kept = Kept::of(head, forwarding);
@@ -186,9 +174,7 @@ impl Forwarding<'_> {
     fn reserves(&self, name: &str) -> bool {
         self.identity_names.iter().any(|identity| {
             name.eq_ignore_ascii_case(identity) || RequestHead::is_look_alike(name, identity)
-        }) || self
-            .api_key_header
-            .is_some_and(|api_key| RequestHead::is_look_alike(name, api_key))
+        }) || self.api_key_header.is_some_and(|api_key| RequestHead::is_look_alike(name, api_key))
     }
 }
 
@@ -281,13 +267,9 @@ pub fn write_declined(out: &mut Vec<u8>, head: &ResponseHead<'_>, body: BodyFram
     put_own_via(out, via);
     // A 426 has to say to what (RFC 9110 section 15.5.22); the upstream's own line was for its hop.
     let asks_for_web_socket = head.status == 426
-        && head
-            .headers
-            .iter()
-            .filter(|header| header.field == Field::Upgrade)
-            .any(|header| {
-                list(header.value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-            });
+        && head.headers.iter().filter(|header| header.field == Field::Upgrade).any(|header| {
+            list(header.value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        });
     if asks_for_web_socket {
         out.extend_from_slice(b"Upgrade: websocket\r\nConnection: close, Upgrade\r\n\r\n");
     } else {
@@ -359,11 +341,7 @@ struct Lines<'o, 'b> {
 
 impl<'o, 'b> Lines<'o, 'b> {
     fn new(out: &'o mut Vec<u8>, head: &'b [u8]) -> Self {
-        Self {
-            out,
-            head,
-            run: (0, 0),
-        }
+        Self { out, head, run: (0, 0) }
     }
 
     /// Keeps a line; white space around its value becomes one space before it.
@@ -395,18 +373,13 @@ impl<'o, 'b> Lines<'o, 'b> {
     }
 
     fn flush(&mut self) {
-        self.out
-            .extend_from_slice(self.head.get(self.run.0..self.run.1).unwrap_or_default());
+        self.out.extend_from_slice(self.head.get(self.run.0..self.run.1).unwrap_or_default());
         self.run = (0, 0);
     }
 
     /// Where the line stands in the head, if it stands there as `name: value CRLF`.
     fn plain(&self, header: &Header<'_>) -> Option<(usize, usize)> {
-        let start = header
-            .name
-            .as_ptr()
-            .addr()
-            .checked_sub(self.head.as_ptr().addr())?;
+        let start = header.name.as_ptr().addr().checked_sub(self.head.as_ptr().addr())?;
         let value_start = start + header.name.len() + 2;
         let value_end = value_start + header.value.len();
         let is_plain = std::ptr::eq(self.head.get(value_start..value_end)?, header.value)

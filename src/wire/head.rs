@@ -41,13 +41,7 @@ pub struct HeadScanner {
 impl HeadScanner {
     /// A scanner for one head of at most `head_bytes_max` bytes, final empty line included.
     pub fn new(head_bytes_max: usize) -> Self {
-        Self {
-            head_bytes_max,
-            next: 0,
-            line_start: 0,
-            lines: 0,
-            empty_line_skipped: false,
-        }
+        Self { head_bytes_max, next: 0, line_start: 0, lines: 0, empty_line_skipped: false }
     }
 
     /// Goes on with `buf`, which holds the head from its first byte and may have grown since the last call.
@@ -190,11 +184,7 @@ pub(super) fn classify<'b>(raw: &[httparse::Header<'b>]) -> Lines<'b> {
     for line in raw {
         let field = Field::of(line.name.as_bytes());
         fields.add(field, line.value);
-        headers.push(Header {
-            name: line.name,
-            value: line.value,
-            field,
-        });
+        headers.push(Header { name: line.name, value: line.value, field });
     }
     Lines { headers, fields }
 }
@@ -213,9 +203,9 @@ pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Framing, 
     match (fields.content_length, fields.transfer_encoding) {
         (Absent, Absent) => Ok(Framing::None),
         (_, Absent) => match fields.content_length {
-            One(value) => content_length(value)
-                .map(Framing::Length)
-                .ok_or(FramingError::ContentLength),
+            One(value) => {
+                content_length(value).map(Framing::Length).ok_or(FramingError::ContentLength)
+            }
             _ => Err(FramingError::ContentLength),
         },
         (Absent, One(_) | Repeated) if version == Version::Http10 => {

@@ -35,11 +35,7 @@ const TRAILER_BYTES_MAX: usize = 1024;
 pub fn request_head(data: &[u8]) {
     let scanned = scan(data);
     if RequestHead::parse(data).is_ok() && data.len() <= HEAD_BYTES_MAX {
-        assert_eq!(
-            scanned,
-            Ok(Some(data.len())),
-            "the parser takes what the scanner refuses"
-        );
+        assert_eq!(scanned, Ok(Some(data.len())), "the parser takes what the scanner refuses");
     }
     let Some(head_bytes) = scanned.ok().flatten().and_then(|end| data.get(..end)) else {
         return;
@@ -58,11 +54,7 @@ pub fn request_head(data: &[u8]) {
         [
             head.method,
             plain.target(),
-            if head.version == Version::Http11 {
-                "HTTP/1.1"
-            } else {
-                "HTTP/1.0"
-            }
+            if head.version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" }
         ]
         .join(" "),
     );
@@ -88,11 +80,7 @@ pub fn request_head(data: &[u8]) {
 pub fn response_head(data: &[u8]) {
     let scanned = scan(data);
     if ResponseHead::parse(data).is_ok() && data.len() <= HEAD_BYTES_MAX {
-        assert_eq!(
-            scanned,
-            Ok(Some(data.len())),
-            "the parser takes what the scanner refuses"
-        );
+        assert_eq!(scanned, Ok(Some(data.len())), "the parser takes what the scanner refuses");
     }
     let Some(head_bytes) = scanned.ok().flatten().and_then(|end| data.get(..end)) else {
         return;
@@ -101,10 +89,7 @@ pub fn response_head(data: &[u8]) {
         return;
     };
     let plain = Plain::read(head_bytes).expect_clean(head_bytes);
-    let accept = Upgrade {
-        key: "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    .accept();
+    let accept = Upgrade { key: "dGhlIHNhbXBsZSBub25jZQ==" }.accept();
     for via in [Via::Suppressed, Via::Appended] {
         if head.check_switching(&accept).is_ok() {
             assert_eq!(head.status, 101);
@@ -129,12 +114,7 @@ pub fn chunked(data: &[u8]) {
     assert_eq!(dechunk(data, &[1]), at_once, "one byte at a time");
     assert_eq!(dechunk(data, &splits(data)), at_once, "in random pieces");
     if let Ok((content, Some(end))) = &at_once {
-        assert_eq!(
-            naive_dechunk(data),
-            Some((content.clone(), *end)),
-            "{}",
-            data.escape_ascii()
-        );
+        assert_eq!(naive_dechunk(data), Some((content.clone(), *end)), "{}", data.escape_ascii());
     }
 }
 
@@ -159,9 +139,9 @@ fn scan(data: &[u8]) -> Result<Option<usize>, HeadError> {
 
 /// Sizes of pieces, 1 to 16 bytes, that depend on the data only.
 fn splits(data: &[u8]) -> Vec<usize> {
-    let mut state = data.iter().fold(0x9E37_79B9_u32, |state, byte| {
-        (state ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let mut state = data
+        .iter()
+        .fold(0x9E37_79B9_u32, |state, byte| (state ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         usize::from((state >> 28) as u8) + 1
@@ -175,9 +155,7 @@ fn asks_for_web_socket(plain: &Plain) -> bool {
     plain.first.ends_with(" HTTP/1.1")
         && plain.options().any(|option| option == "upgrade")
         && protocols.len() == 1
-        && protocols
-            .iter()
-            .all(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        && protocols.iter().all(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// What an upgrade must be.
@@ -208,14 +186,9 @@ fn check_accepted(head: &RequestHead<'_>, plain: &Plain) {
     let expectations = plain.values("expect");
     assert!(
         expectations.len() <= 1
-            && expectations
-                .iter()
-                .all(|value| value.eq_ignore_ascii_case(b"100-continue"))
+            && expectations.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue"))
     );
-    assert_eq!(
-        head.expect_continue,
-        head.version == Version::Http11 && !expectations.is_empty()
-    );
+    assert_eq!(head.expect_continue, head.version == Version::Http11 && !expectations.is_empty());
     assert!(plain.values("host").len() <= 1);
     assert!(
         !head.host.is_empty()
@@ -241,18 +214,13 @@ fn check_target(head: &RequestHead<'_>, plain: &Plain) {
     let decoded = naive_decode(head.path());
     assert!(!decoded.iter().any(u8::is_ascii_control), "{}", head.target);
     for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-        let segment = segment
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default();
+        let segment = segment.split(|byte| *byte == b';').next().unwrap_or_default();
         assert!(segment != b"." && segment != b"..", "{}", head.target);
     }
     let own = decoded == b"/_vibewarden" || decoded.starts_with(b"/_vibewarden/");
     assert_eq!(head.is_own_endpoint(), own, "{}", head.target);
     let absolute = plain.target().to_ascii_lowercase();
-    if let Some((scheme, rest)) = absolute
-        .split_once("://")
-        .filter(|_| !absolute.starts_with('/'))
+    if let Some((scheme, rest)) = absolute.split_once("://").filter(|_| !absolute.starts_with('/'))
     {
         let port_default = if scheme == "https" { ":443" } else { ":80" };
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -276,11 +244,7 @@ fn check_framing(head: &RequestHead<'_>, plain: &Plain) {
                 .first()
                 .map(|value| String::from_utf8_lossy(value).into_owned())
                 .unwrap_or_default();
-            assert_eq!(
-                digits.parse::<u128>().ok(),
-                Some(u128::from(length)),
-                "{digits}"
-            );
+            assert_eq!(digits.parse::<u128>().ok(), Some(u128::from(length)), "{digits}");
         }
         Framing::Chunked => {
             assert!(lengths.is_empty() && codings.len() == 1 && head.version == Version::Http11);
@@ -325,10 +289,7 @@ fn check_forwarded(
     let mut out = Vec::new();
     write_request(&mut out, head, forwarding, purpose);
     let seen = Plain::read(&out).expect_clean(&out);
-    assert_eq!(
-        seen.first,
-        format!("{} {} HTTP/1.1", head.method, head.target)
-    );
+    assert_eq!(seen.first, format!("{} {} HTTP/1.1", head.method, head.target));
     let expected = expected_request_lines(head, plain, forwarding, purpose);
     assert_eq!(seen.lines, expected, "{}", out.escape_ascii());
 
@@ -341,17 +302,10 @@ fn check_forwarded(
     );
     assert_eq!(
         again.host,
-        if head.host.is_empty() {
-            forwarding.upstream_authority
-        } else {
-            head.host
-        }
+        if head.host.is_empty() { forwarding.upstream_authority } else { head.host }
     );
     assert_eq!(again.expect_continue, head.expect_continue);
-    assert_eq!(
-        matches!(Upgrade::of(&again), Ok(Some(_))),
-        purpose == Purpose::Upgrade
-    );
+    assert_eq!(matches!(Upgrade::of(&again), Ok(Some(_))), purpose == Purpose::Upgrade);
     assert_eq!(request_id(&again), Some(forwarding.request_id));
 }
 
@@ -388,21 +342,10 @@ fn check_declined(head: &ResponseHead<'_>, plain: &Plain, body: BodyFraming, via
         expected.push(("via".to_owned(), b"1.1 vibewarden".to_vec()));
     }
     let own = seen.lines.get(expected.len()..).unwrap_or_default();
-    assert_eq!(
-        seen.lines.get(..expected.len()),
-        Some(&expected[..]),
-        "{}",
-        out.escape_ascii()
-    );
-    let own: Vec<_> = own
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
+    assert_eq!(seen.lines.get(..expected.len()), Some(&expected[..]), "{}", out.escape_ascii());
+    let own: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
     let close = [("connection", &b"close"[..])];
-    let close_and_upgrade = [
-        ("upgrade", &b"websocket"[..]),
-        ("connection", b"close, Upgrade"),
-    ];
+    let close_and_upgrade = [("upgrade", &b"websocket"[..]), ("connection", b"close, Upgrade")];
     assert!(
         own == close || (head.status == 426 && own == close_and_upgrade),
         "{}",
@@ -412,15 +355,8 @@ fn check_declined(head: &ResponseHead<'_>, plain: &Plain, body: BodyFraming, via
     let again = ResponseHead::parse(&out);
     assert!(again.is_ok(), "{:?} {}", again.err(), out.escape_ascii());
     let Ok(again) = again else { return };
-    assert_eq!(
-        (again.status, again.reason, again.keep_alive),
-        (head.status, head.reason, false)
-    );
-    let expected_body = if body == BodyFraming::UntilClose {
-        BodyFraming::Chunked
-    } else {
-        body
-    };
+    assert_eq!((again.status, again.reason, again.keep_alive), (head.status, head.reason, false));
+    let expected_body = if body == BodyFraming::UntilClose { BodyFraming::Chunked } else { body };
     assert_eq!(again.body("GET"), Ok(expected_body));
 }
 

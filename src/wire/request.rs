@@ -35,6 +35,17 @@ pub struct RequestHead<'b> {
     pub(super) fields: Fields<'b>,
 }
 
+/// What a refused head still tells the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance<'b> {
+    /// The method.
+    pub method: &'b str,
+    /// The target without its query, whatever its form.
+    pub path: &'b str,
+    /// The client's `X-Request-ID`, when it is acceptable.
+    pub request_id: Option<&'b str>,
+}
+
 /// Why a request head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestError {
@@ -165,6 +176,21 @@ impl<'b> RequestHead<'b> {
         })
     }
 
+    /// Method, path and request id of a head that was refused, for the log, when its lines could be told apart.
+    pub fn glance(head: &'b [u8]) -> Option<Glance<'b>> {
+        let bytes = head.strip_prefix(b"\r\n").unwrap_or(head);
+        let mut raw = [const { MaybeUninit::uninit() }; HEADER_LINES_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let (method, target, _) = tokenize(bytes, &mut request, &mut raw).ok()?;
+        let visible = target.bytes().all(|byte| byte.is_ascii_graphic());
+        if method.len() > METHOD_BYTES_MAX || !visible {
+            return None;
+        }
+        let head::Lines { fields, .. } = head::classify(request.headers);
+        let request_id = super::forward::acceptable_request_id(&fields);
+        Some(Glance { method, path: target::path(target), request_id })
+    }
+
     /// The target without its query; `*` for the server as a whole.
     pub fn path(&self) -> &'b str {
         target::path(self.target)
@@ -186,9 +212,7 @@ impl<'b> RequestHead<'b> {
     /// Whether the path, percent-decoded once, is `/_vibewarden` or lies below it.
     pub fn is_own_endpoint(&self) -> bool {
         let mut path = target::decoded(self.path());
-        b"/_vibewarden"
-            .iter()
-            .all(|&byte| path.next() == Some(byte))
+        b"/_vibewarden".iter().all(|&byte| path.next() == Some(byte))
             && matches!(path.next(), None | Some(b'/'))
     }
 
@@ -250,10 +274,7 @@ fn host<'b>(
     if !target::is_authority(host) {
         return Err(RequestError::HostInvalid);
     }
-    if target
-        .authority
-        .is_some_and(|authority| !authority.is(host))
-    {
+    if target.authority.is_some_and(|authority| !authority.is(host)) {
         return Err(RequestError::AuthorityMismatch);
     }
     Ok(host)

@@ -126,11 +126,7 @@ impl<'b> ResponseHead<'b> {
             && self.version == Version::Http11
             && self.fields.upgrades_to_web_socket()
             && self.fields.web_socket_accept.one() == Some(accept.as_bytes());
-        if opens {
-            Ok(())
-        } else {
-            Err(ResponseError::Switching)
-        }
+        if opens { Ok(()) } else { Err(ResponseError::Switching) }
     }
 
     /// How the content of this final answer to a request with `request_method` ends.
@@ -180,8 +176,7 @@ fn tokenize<'h, 'b>(
 /// What follows `HTTP/1.1 200 ` in the status line; the tokenizer drops phrases that are not ASCII.
 fn reason(head: &[u8]) -> &[u8] {
     let line_bytes = memchr::memchr(b'\r', head).unwrap_or_default();
-    head.get(b"HTTP/1.1 200 ".len()..line_bytes)
-        .unwrap_or_default()
+    head.get(b"HTTP/1.1 200 ".len()..line_bytes).unwrap_or_default()
 }
 
 impl From<HeadError> for ResponseError {

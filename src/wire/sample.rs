@@ -11,10 +11,7 @@ const MACROS: &[(&str, &str)] = &[
     ("{POST}", "POST /e HTTP/1.1\r\n{H}"),
     ("{H}", "Host: t.test\r\n"),
     ("{U}", "Upgrade: websocket\r\nConnection: Upgrade\r\n"),
-    (
-        "{K}",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
-    ),
+    ("{K}", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"),
 ];
 
 /// The bytes that `short` stands for.

@@ -36,15 +36,9 @@ impl<'b> Target<'b> {
             return Err(TargetError::Form);
         }
         let reduced = if target.starts_with('/') {
-            Self {
-                origin_form: target,
-                authority: None,
-            }
+            Self { origin_form: target, authority: None }
         } else if target == "*" && method == "OPTIONS" {
-            return Ok(Self {
-                origin_form: target,
-                authority: None,
-            });
+            return Ok(Self { origin_form: target, authority: None });
         } else {
             Self::reduce(method, target).ok_or(TargetError::Form)?
         };
@@ -76,10 +70,7 @@ impl<'b> Target<'b> {
             _ if path_and_query.starts_with('/') => path_and_query,
             _ => return None,
         };
-        Some(Self {
-            origin_form,
-            authority: Some(Authority { text, port_default }),
-        })
+        Some(Self { origin_form, authority: Some(Authority { text, port_default }) })
     }
 }
 
@@ -99,9 +90,7 @@ fn is_target_byte(byte: u8) -> bool {
 
 /// The path of a target in origin form: all before the query.
 pub(super) fn path(origin_form: &str) -> &str {
-    origin_form
-        .split_once('?')
-        .map_or(origin_form, |(path, _)| path)
+    origin_form.split_once('?').map_or(origin_form, |(path, _)| path)
 }
 
 /// Whether `text` is `host[:port]`: a name, an IPv4 address or a bracketed IPv6 address, and a port of 0 to 65535.

@@ -77,10 +77,7 @@ impl<'b> Upgrade<'b> {
 
     /// The only right answer to the key.
     pub fn accept(&self) -> Accept {
-        let digest = Sha1::new()
-            .chain_update(self.key.as_bytes())
-            .chain_update(GUID)
-            .finalize();
+        let digest = Sha1::new().chain_update(self.key.as_bytes()).chain_update(GUID).finalize();
         let mut accept = [0; Accept::BYTES];
         // 20 bytes are 28 in base64: the slice always fits.
         let _ = STANDARD.encode_slice(digest, &mut accept);
@@ -109,9 +106,7 @@ fn is_key(key: &[u8]) -> bool {
     };
     digits.len() == 21
         && matches!(last, b'A' | b'Q' | b'g' | b'w')
-        && digits
-            .iter()
-            .all(|digit| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/'))
+        && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/'))
 }
 
 #[cfg(test)]

@@ -17,11 +17,7 @@ struct Ran {
 fn run(setup: &Setup, arguments: &[&str]) -> Ran {
     let mut process: Process = setup.spawn(arguments);
     let code = process.wait_exit();
-    Ran {
-        code,
-        out: process.out.text(),
-        err: process.err.text(),
-    }
+    Ran { code, out: process.out.text(), err: process.err.text() }
 }
 
 /// Runs `check` and `serve` on a file; both have to refuse it in the same words.
@@ -46,9 +42,7 @@ fn refused(yaml: &str) -> String {
 #[track_caller]
 fn block_of(err: &str, path: &str) -> String {
     let start = format!("vibewarden: invalid config in {path}: ");
-    let at = err
-        .find(&start)
-        .unwrap_or_else(|| panic!("no block in {err:?}"));
+    let at = err.find(&start).unwrap_or_else(|| panic!("no block in {err:?}"));
     err[at..].to_owned()
 }
 
@@ -90,22 +84,13 @@ fn check_prints_the_effective_configuration() {
     let path = path.display().to_string();
     let ran = run(&Setup::empty(), &["check", "--config", &path]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    for part in [
-        "upstream:",
-        "3456",
-        "9090",
-        "max_connections:",
-        "dead_peer_after:",
-    ] {
+    for part in ["upstream:", "3456", "9090", "max_connections:", "dead_peer_after:"] {
         assert!(ran.out.contains(part), "no {part} in\n{}", ran.out);
     }
     // What it prints is a configuration itself, and means the same.
     let again = directory.path().join("again.yaml");
     std::fs::write(&again, &ran.out).expect("write");
-    let second = run(
-        &Setup::empty(),
-        &["check", "--config", &again.display().to_string()],
-    );
+    let second = run(&Setup::empty(), &["check", "--config", &again.display().to_string()]);
     assert_eq!(second.code, Some(0), "{}", second.err);
     assert_eq!(second.out, ran.out);
 }
@@ -138,15 +123,9 @@ fn all_mistakes_are_told_at_once() {
         let found = block.lines().any(|seen| seen.starts_with(line));
         assert!(found, "no {line:?} in\n{block}");
     }
-    assert!(
-        block.starts_with("vibewarden: invalid config in v.yaml: 9 mistakes\n"),
-        "{block}"
-    );
+    assert!(block.starts_with("vibewarden: invalid config in v.yaml: 9 mistakes\n"), "{block}");
     let single = refused("upstrem: {}\n");
-    assert!(
-        single.starts_with("vibewarden: invalid config in v.yaml: 1 mistake"),
-        "{single}"
-    );
+    assert!(single.starts_with("vibewarden: invalid config in v.yaml: 1 mistake"), "{single}");
 }
 
 #[test]
@@ -159,17 +138,10 @@ fn a_file_that_is_no_yaml_is_told_with_its_place() {
         let directory = Scratch::new();
         let path = directory.path().join("v.yaml");
         std::fs::write(&path, yaml).expect("write");
-        let ran = run(
-            &Setup::empty(),
-            &["check", "--config", &path.display().to_string()],
-        );
+        let ran = run(&Setup::empty(), &["check", "--config", &path.display().to_string()]);
         assert_eq!(ran.code, Some(1));
         assert!(ran.err.contains("line"), "{}", ran.err);
-        assert!(
-            ran.err.contains(line),
-            "line {line} of {yaml:?}: {}",
-            ran.err
-        );
+        assert!(ran.err.contains(line), "line {line} of {yaml:?}: {}", ran.err);
         assert_eq!(ran.out, "");
     }
 }
@@ -183,10 +155,7 @@ fn a_named_file_must_exist_and_be_readable() {
         assert_eq!(ran.code, Some(1), "{}", ran.err);
         assert!(ran.err.contains(&missing), "{}", ran.err);
     }
-    let ran = run(
-        &Setup::empty(),
-        &["check", "--config", &directory.path().display().to_string()],
-    );
+    let ran = run(&Setup::empty(), &["check", "--config", &directory.path().display().to_string()]);
     assert_eq!(ran.code, Some(1), "a directory is no file: {}", ran.err);
 }
 
@@ -200,20 +169,11 @@ fn a_protection_that_cannot_be_given_stops_the_start() {
         ("auth:\n  mode: api-key\n", "auth.mode"),
         ("rate_limit:\n  enabled: true\n", "rate_limit.enabled"),
         ("plugins:\n  rate-limiting:\n    enabled: true\n", "rate"),
-        (
-            "plugins:\n  user-management:\n    enabled: true\n",
-            "user-management",
-        ),
+        ("plugins:\n  user-management:\n    enabled: true\n", "user-management"),
         ("websocket:\n  max_per_ip: 5\n", "websocket.max_per_ip"),
         ("ip_filter:\n  enabled: true\n", "ip_filter.enabled"),
-        (
-            "security_headers:\n  enabled: true\n",
-            "security_headers.enabled",
-        ),
-        (
-            "upstream:\n  health:\n    enabled: true\n",
-            "upstream.health.enabled",
-        ),
+        ("security_headers:\n  enabled: true\n", "security_headers.enabled"),
+        ("upstream:\n  health:\n    enabled: true\n", "upstream.health.enabled"),
         (
             "server:\n  proxy_protocol: true\n  trusted_proxies: [10.0.0.0/8]\n",
             "server.proxy_protocol",
@@ -241,21 +201,12 @@ fn the_environment_wins_and_is_checked_too() {
     assert!(!body.contains("version"), "{body}");
     let stopped = proxy.stop();
     assert_eq!(stopped.events[0].count("payload.workers"), 3);
-    assert!(
-        stopped.log.contains("VIBEWARDEN_SERVER_WROKERS"),
-        "{}",
-        stopped.log
-    );
+    assert!(stopped.log.contains("VIBEWARDEN_SERVER_WROKERS"), "{}", stopped.log);
     let wrong = Setup::empty().environment("VIBEWARDEN_SERVER_PORT", "x");
     let directory = Scratch::new();
     let ran = run(&wrong.working_directory(directory.path()), &["check"]);
     assert_eq!(ran.code, Some(1));
-    assert!(
-        ran.err
-            .contains("  server.port: expected a whole number, got \"x\""),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains("  server.port: expected a whole number, got \"x\""), "{}", ran.err);
 }
 
 #[test]
@@ -272,10 +223,7 @@ fn variables_in_the_file_are_expanded() {
         block.contains("  upstream.host: environment variable NOT_SET_ANYWHERE is not set"),
         "{block}"
     );
-    assert!(
-        block.contains("  server.host: secret:// references are not supported"),
-        "{block}"
-    );
+    assert!(block.contains("  server.host: secret:// references are not supported"), "{block}");
 }
 
 /// `serve` is what runs with no sub-command; `./vibewarden.yaml` is found.
@@ -301,11 +249,7 @@ fn a_start_that_fails_is_1_and_says_why() {
     let busy = Setup::new(Driver::Epoll, upstream.url()).set("server.port", &port);
     let foreign = Setup::new(Driver::Epoll, upstream.url()).set("server.host", "192.0.2.77");
     let ringless = Setup::new(Driver::IoUring, upstream.url()).forbid_io_uring(libc_errno::EPERM);
-    for (setup, part) in [
-        (busy, port.as_str()),
-        (foreign, "192.0.2.77"),
-        (ringless, "EPERM"),
-    ] {
+    for (setup, part) in [(busy, port.as_str()), (foreign, "192.0.2.77"), (ringless, "EPERM")] {
         let directory = Scratch::new();
         let path = directory.path().join("v.yaml");
         std::fs::write(&path, setup.yaml()).expect("write");
@@ -323,11 +267,7 @@ fn a_missing_upstream_does_not_stop_the_start() {
     let answer = proxy.answer_to(crate::harness::HANDSHAKE);
     answer.assert_refusal(502, "upstream_unavailable");
     let unresolved = [("reason", "unresolved")];
-    proxy.wait_metric(
-        "vibewarden_upstream_connect_failures_total",
-        &unresolved,
-        1.0,
-    );
+    proxy.wait_metric("vibewarden_upstream_connect_failures_total", &unresolved, 1.0);
     assert_eq!(proxy.answer_to(OUTDATED).head.status(), 426);
     drop(proxy.stop());
 }
@@ -350,15 +290,8 @@ fn sections_of_the_wider_product_are_one_warning() {
         .set("waf", "{mode: detect}")
         .start();
     let stopped = proxy.stop();
-    let lines: Vec<&str> = stopped
-        .log
-        .lines()
-        .filter(|line| line.contains("observability"))
-        .collect();
+    let lines: Vec<&str> =
+        stopped.log.lines().filter(|line| line.contains("observability")).collect();
     assert_eq!(lines.len(), 1, "{}", stopped.log);
-    assert!(
-        lines[0].contains("app") && lines[0].contains("waf"),
-        "{}",
-        lines[0]
-    );
+    assert!(lines[0].contains("app") && lines[0].contains("waf"), "{}", lines[0]);
 }

@@ -110,9 +110,7 @@ fn run_cycles(proxy: &Proxy, each: usize) {
 
 fn two_thousand_tunnels_leave_nothing_behind(driver: Driver) {
     let upstream = Upstream::start().serve(play);
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("log.access_log", "false")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("log.access_log", "false").start();
     // What is made once per core, pipe pools included, is made in the first rounds.
     run_cycles(&proxy, 100);
     proxy.wait_metric("vibewarden_websocket_active", &[], 0.0);
@@ -130,19 +128,10 @@ fn two_thousand_tunnels_leave_nothing_behind(driver: Driver) {
     let opened = [("result", "opened")];
     let scrape = proxy.scrape();
     let count = |value: f64| format!("{value:.0}");
-    assert_eq!(
-        count(scrape.value("vibewarden_websocket_upgrades_total", &opened)),
-        "2400"
-    );
-    assert_eq!(
-        count(scrape.value("vibewarden_websocket_closed_total", &[])),
-        "2400"
-    );
+    assert_eq!(count(scrape.value("vibewarden_websocket_upgrades_total", &opened)), "2400");
+    assert_eq!(count(scrape.value("vibewarden_websocket_closed_total", &[])), "2400");
     let errors = [("reason", "connection_error")];
-    assert_eq!(
-        count(scrape.value("vibewarden_websocket_closed_total", &errors)),
-        "0"
-    );
+    assert_eq!(count(scrape.value("vibewarden_websocket_closed_total", &errors)), "0");
     drop(proxy.stop());
 }
 
@@ -187,10 +176,7 @@ impl UpstreamProcess {
             .lines()
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
-        Self {
-            child,
-            port: port.expect("the upstream process listens"),
-        }
+        Self { child, port: port.expect("the upstream process listens") }
     }
 
     fn kill(mut self) {

@@ -34,10 +34,7 @@ fn ip(arguments: &str) -> Result<(), String> {
     if output.status.success() {
         Ok(())
     } else {
-        Err(format!(
-            "ip {arguments}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ))
+        Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 
@@ -118,10 +115,7 @@ fn open(mut client: Peer, upstream: &Upstream) -> (Peer, Conn) {
 fn wait_dead(proxy: &Proxy, cut: Instant, count: usize) {
     let closed = || {
         let events = proxy.events();
-        events
-            .into_iter()
-            .filter(|event| event.is("websocket.closed"))
-            .collect::<Vec<_>>()
+        events.into_iter().filter(|event| event.is("websocket.closed")).collect::<Vec<_>>()
     };
     eventually_within(Duration::from_secs(30), "the dead are found", || {
         (closed().len() >= count).then_some(())

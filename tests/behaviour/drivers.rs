@@ -23,22 +23,11 @@ fn told(setup: &Setup, upstream: &Upstream) -> (String, String, String) {
     let (_, body) = proxy.get("/_vibewarden/health");
     let health = Json::parse(body.trim_end()).expect("JSON");
     let text = |path: &str| health.text(path).expect("text").to_owned();
-    let (name, mode, reason) = (
-        text("driver.name"),
-        text("driver.mode"),
-        text("driver.reason"),
-    );
-    let labels = [
-        ("driver", name.as_str()),
-        ("mode", mode.as_str()),
-        ("reason", reason.as_str()),
-    ];
+    let (name, mode, reason) = (text("driver.name"), text("driver.mode"), text("driver.reason"));
+    let labels = [("driver", name.as_str()), ("mode", mode.as_str()), ("reason", reason.as_str())];
     let info = proxy.scrape().value("vibewarden_driver_info", &labels);
     assert_eq!(format!("{info}"), "1", "{labels:?}");
-    let rings = descriptors(&proxy)
-        .iter()
-        .filter(|link| link.contains("io_uring"))
-        .count();
+    let rings = descriptors(&proxy).iter().filter(|link| link.contains("io_uring")).count();
     assert_eq!(rings > 0, name == "io_uring", "{rings} rings with {name}");
     let (mut client, mut conn) = proxy.tunnel(upstream);
     client.ping(&mut conn, b"works");
@@ -114,11 +103,7 @@ fn workers_stay_on_their_cores_unless_told() {
             let mut different = pinned.clone();
             different.sort();
             different.dedup();
-            assert_eq!(
-                different.len(),
-                least,
-                "{driver}, pin_cores {pin}: {pinned:?}"
-            );
+            assert_eq!(different.len(), least, "{driver}, pin_cores {pin}: {pinned:?}");
         }
     }
 }
@@ -128,15 +113,10 @@ fn workers_stay_on_their_cores_unless_told() {
 fn all_workers_accept() {
     let upstream = Upstream::start();
     for driver in [Driver::IoUring, Driver::Epoll] {
-        let proxy = Setup::new(driver, upstream.url())
-            .set("server.workers", "4")
-            .start();
+        let proxy = Setup::new(driver, upstream.url()).set("server.workers", "4").start();
         let inodes = |table: &str| {
             let port = format!(":{:04X} ", proxy.address().port());
-            table
-                .lines()
-                .filter(|line| line.contains(&port) && line.contains(" 0A "))
-                .count()
+            table.lines().filter(|line| line.contains(&port) && line.contains(" 0A ")).count()
         };
         let table = std::fs::read_to_string("/proc/net/tcp").expect("table");
         assert_eq!(inodes(&table), 4, "listeners with {driver:?}");

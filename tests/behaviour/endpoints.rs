@@ -32,8 +32,7 @@ fn health_and_ready_have_their_exact_bodies(driver: Driver) {
     assert_eq!(json.text("status"), Some("ok"));
     assert_eq!(json.text("version"), Some(env!("CARGO_PKG_VERSION")));
     assert!(
-        body.trim_end()
-            .ends_with(r#""components":{"sidecar":"ok","upstream":"unknown"}}"#),
+        body.trim_end().ends_with(r#""components":{"sidecar":"ok","upstream":"unknown"}}"#),
         "{body}"
     );
     let (head, body) = proxy.get("/_vibewarden/ready");
@@ -47,9 +46,8 @@ fn health_and_ready_have_their_exact_bodies(driver: Driver) {
 fn only_get_and_head(driver: Driver) {
     let (mut proxy, upstream) = behind(driver);
     for path in ["health", "ready", "metrics"] {
-        let head_only = wire(format!(
-            "HEAD /_vibewarden/{path} HTTP/1.1\r\n{{H}}Connection: close\r\n\r\n"
-        ));
+        let head_only =
+            wire(format!("HEAD /_vibewarden/{path} HTTP/1.1\r\n{{H}}Connection: close\r\n\r\n"));
         let answer = proxy.answer_to(&head_only);
         assert_eq!(answer.head.status(), 200, "{path}");
         assert!(answer.body.is_empty(), "{path}");
@@ -84,9 +82,8 @@ fn every_own_path_stays_here(driver: Driver) {
         "/_vibewarden//health",
     ] {
         for upgrade in ["", "{U}{K}"] {
-            let request = wire(format!(
-                "GET {path} HTTP/1.1\r\n{{H}}Connection: close\r\n{upgrade}\r\n"
-            ));
+            let request =
+                wire(format!("GET {path} HTTP/1.1\r\n{{H}}Connection: close\r\n{upgrade}\r\n"));
             let answer = proxy.answer_to(&request);
             answer.assert_refusal(404, "not_found");
         }
@@ -100,9 +97,8 @@ fn every_own_path_stays_here(driver: Driver) {
         "/_vibewarden/health?x=1",
     ] {
         for upgrade in ["", "{U}{K}"] {
-            let request = wire(format!(
-                "GET {path} HTTP/1.1\r\n{{H}}Connection: close\r\n{upgrade}\r\n"
-            ));
+            let request =
+                wire(format!("GET {path} HTTP/1.1\r\n{{H}}Connection: close\r\n{upgrade}\r\n"));
             let status = proxy.answer_to(&request).head.status();
             assert!([200, 404].contains(&status), "{path}: {status}");
         }
@@ -112,12 +108,9 @@ fn every_own_path_stays_here(driver: Driver) {
     upstream.assert_untouched();
     // Next door is not ours.
     let (proxy, upstream) = behind(driver);
-    for path in [
-        "/_vibewardenx",
-        "/x/_vibewarden/health",
-        "/_VIBEWARDEN/health",
-        "/%255fvibewarden/health",
-    ] {
+    for path in
+        ["/_vibewardenx", "/x/_vibewarden/health", "/_VIBEWARDEN/health", "/%255fvibewarden/health"]
+    {
         let _client = proxy.sent(&wire(format!("GET {path} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n")));
         let line = upstream.accept().read_head().line;
         assert_eq!(line, format!("GET {path} HTTP/1.1"));
@@ -221,15 +214,10 @@ fn every_metric_has_its_type(driver: Driver) {
         .collect();
     assert_eq!(
         buckets,
-        [
-            "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf"
-        ]
+        ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf"]
     );
     let build = [("version", env!("CARGO_PKG_VERSION"))];
-    assert_eq!(
-        format!("{}", scrape.value("vibewarden_build_info", &build)),
-        "1"
-    );
+    assert_eq!(format!("{}", scrape.value("vibewarden_build_info", &build)), "1");
     assert_eq!(scrape.labels("vibewarden_driver_info").len(), 1);
 }
 
@@ -258,58 +246,18 @@ fn counters_count_what_happened(driver: Driver) {
     drop(upstream.accept());
     client.read_answer();
     for (name, labels, value) in [
-        (
-            "vibewarden_websocket_upgrades_total",
-            &[("result", "opened")][..],
-            1.0,
-        ),
-        (
-            "vibewarden_websocket_upgrades_total",
-            &[("result", "refused")],
-            4.0,
-        ),
-        (
-            "vibewarden_websocket_upgrades_total",
-            &[("result", "declined")],
-            1.0,
-        ),
-        (
-            "vibewarden_websocket_upgrades_total",
-            &[("result", "failed")],
-            1.0,
-        ),
-        (
-            "vibewarden_refusals_total",
-            &[("reason", "unsupported_websocket_version")],
-            3.0,
-        ),
-        (
-            "vibewarden_refusals_total",
-            &[("reason", "bad_request")],
-            1.0,
-        ),
-        (
-            "vibewarden_refusals_total",
-            &[("reason", "upstream_unavailable")],
-            1.0,
-        ),
+        ("vibewarden_websocket_upgrades_total", &[("result", "opened")][..], 1.0),
+        ("vibewarden_websocket_upgrades_total", &[("result", "refused")], 4.0),
+        ("vibewarden_websocket_upgrades_total", &[("result", "declined")], 1.0),
+        ("vibewarden_websocket_upgrades_total", &[("result", "failed")], 1.0),
+        ("vibewarden_refusals_total", &[("reason", "unsupported_websocket_version")], 3.0),
+        ("vibewarden_refusals_total", &[("reason", "bad_request")], 1.0),
+        ("vibewarden_refusals_total", &[("reason", "upstream_unavailable")], 1.0),
         ("vibewarden_upstream_errors_total", &[], 1.0),
-        (
-            "vibewarden_websocket_closed_total",
-            &[("reason", "client_closed")],
-            1.0,
-        ),
+        ("vibewarden_websocket_closed_total", &[("reason", "client_closed")], 1.0),
         ("vibewarden_websocket_handshake_seconds_count", &[], 1.0),
-        (
-            "vibewarden_requests_total",
-            &[("method", "GET"), ("status_code", "101")],
-            1.0,
-        ),
-        (
-            "vibewarden_requests_total",
-            &[("method", "GET"), ("status_code", "403")],
-            1.0,
-        ),
+        ("vibewarden_requests_total", &[("method", "GET"), ("status_code", "101")], 1.0),
+        ("vibewarden_requests_total", &[("method", "GET"), ("status_code", "403")], 1.0),
     ] {
         proxy.wait_metric(name, labels, value);
     }
@@ -320,10 +268,7 @@ fn counters_count_what_happened(driver: Driver) {
     proxy.wait_metric("vibewarden_active_connections", &[], 1.0);
     for (series, value) in before.series().filter(|(name, _)| name.contains("_total")) {
         let now = after.series().find(|(name, _)| *name == series);
-        assert!(
-            now.is_some_and(|(_, now)| now >= value),
-            "{series} went back"
-        );
+        assert!(now.is_some_and(|(_, now)| now >= value), "{series} went back");
     }
 }
 
@@ -331,10 +276,7 @@ fn counters_count_what_happened(driver: Driver) {
 fn labels_of_requests(driver: Driver) {
     let upstream = Upstream::start();
     let proxy = Setup::new(driver, upstream.url())
-        .set(
-            "telemetry.path_patterns",
-            "[\"/users/:id\", \"/users/:id/feed\"]",
-        )
+        .set("telemetry.path_patterns", "[\"/users/:id\", \"/users/:id/feed\"]")
         .start();
     for (path, pattern) in [
         ("/users/7", "/users/:id"),
@@ -349,11 +291,7 @@ fn labels_of_requests(driver: Driver) {
         conn.read_head();
         conn.send(crate::harness::ANSWER_101);
         client.open();
-        let labels = [
-            ("method", "GET"),
-            ("path_pattern", pattern),
-            ("status_code", "101"),
-        ];
+        let labels = [("method", "GET"), ("path_pattern", pattern), ("status_code", "101")];
         let seen = crate::harness::eventually(path, || {
             let seen = proxy.scrape().value("vibewarden_requests_total", &labels);
             (seen > 0.5).then_some(seen)
@@ -364,21 +302,14 @@ fn labels_of_requests(driver: Driver) {
 
 fn switches_take_things_away(driver: Driver) {
     let upstream = Upstream::start();
-    for key in [
-        "telemetry.enabled",
-        "telemetry.prometheus.enabled",
-        "metrics.enabled",
-    ] {
+    for key in ["telemetry.enabled", "telemetry.prometheus.enabled", "metrics.enabled"] {
         let proxy = Setup::new(driver, upstream.url()).set(key, "false").start();
-        let answer = proxy.answer_to(&wire(
-            "GET /_vibewarden/metrics HTTP/1.1\r\n{H}Connection: close\r\n\r\n",
-        ));
+        let answer = proxy
+            .answer_to(&wire("GET /_vibewarden/metrics HTTP/1.1\r\n{H}Connection: close\r\n\r\n"));
         answer.assert_refusal(404, "not_found");
         assert_eq!(proxy.get("/_vibewarden/health").0.status(), 200);
     }
-    let proxy = Setup::new(driver, upstream.url())
-        .set("health.expose_version", "false")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("health.expose_version", "false").start();
     let (_, body) = proxy.get("/_vibewarden/health");
     let json = Json::parse(body.trim_end()).expect("JSON");
     assert_eq!(json.keys(""), ["status", "driver", "components"]);
@@ -403,12 +334,7 @@ fn a_body_for_an_own_endpoint_is_no_request(driver: Driver) {
     }
     let stopped = proxy.stop();
     upstream.assert_untouched();
-    assert!(
-        !stopped
-            .events
-            .iter()
-            .any(|event| event.line.contains("smuggled"))
-    );
+    assert!(!stopped.events.iter().any(|event| event.line.contains("smuggled")));
 }
 
 /// A125: answers that nobody reads stop the reading of further requests.

@@ -27,11 +27,7 @@ fn a_start_and_a_stop_are_told(driver: Driver) {
     assert_eq!(stopped.events.len(), 2, "{:#?}", stopped.events);
     let started = &stopped.events[0];
     assert!(started.is("proxy.started"));
-    let name = if driver == Driver::IoUring {
-        "io_uring"
-    } else {
-        "epoll"
-    };
+    let name = if driver == Driver::IoUring { "io_uring" } else { "epoll" };
     assert_eq!(started.text("payload.driver"), name);
     assert!(!started.text("payload.driver_reason").is_empty());
     assert_eq!(started.text("payload.listen"), address);
@@ -40,10 +36,7 @@ fn a_start_and_a_stop_are_told(driver: Driver) {
     let told = started.text("payload.upstream");
     assert!(told.contains(&upstream.port().to_string()), "{told}");
     for key in ["payload.tls_enabled", "payload.security_headers_enabled"] {
-        assert_eq!(
-            started.json.at(key),
-            Some(&crate::harness::json::Json::Bool(false))
-        );
+        assert_eq!(started.json.at(key), Some(&crate::harness::json::Json::Bool(false)));
     }
     let last = &stopped.events[1];
     assert!(last.is("proxy.stopped"));
@@ -68,10 +61,7 @@ fn a_tunnel_is_two_lines_of_one_request(driver: Driver) {
     assert_eq!(opened.text("payload.method"), "GET");
     assert_eq!(opened.text("payload.client_ip"), "127.0.0.1");
     assert_eq!(opened.count("payload.status_code"), 101);
-    assert_eq!(
-        opened.json.at("payload.websocket"),
-        Some(&crate::harness::json::Json::Bool(true))
-    );
+    assert_eq!(opened.json.at("payload.websocket"), Some(&crate::harness::json::Json::Bool(true)));
     assert!(opened.count("payload.bytes_in") > 0);
     assert!(opened.count("payload.bytes_out") > 0);
     for _ in 0..500 {
@@ -90,10 +80,7 @@ fn a_tunnel_is_two_lines_of_one_request(driver: Driver) {
     let stopped = proxy.stop();
     assert_eq!(stopped.events.len(), 4);
     let everything = stopped.events.iter().map(|event| event.line.as_str());
-    assert!(
-        !everything.collect::<String>().contains("canary"),
-        "a query in an event"
-    );
+    assert!(!everything.collect::<String>().contains("canary"), "a query in an event");
 }
 
 /// 7.4.
@@ -190,9 +177,7 @@ fn a_client_that_leaves_early_is_no_event(driver: Driver) {
 
 fn the_access_log_can_be_switched_off(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("log.access_log", "false")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("log.access_log", "false").start();
     let (mut client, mut conn) = proxy.tunnel(&upstream);
     client.ping(&mut conn, b"x");
     drop((client, conn));
@@ -205,12 +190,7 @@ fn the_access_log_can_be_switched_off(driver: Driver) {
     let kinds: Vec<&str> = stopped.events.iter().map(Event::kind).collect();
     assert_eq!(
         kinds,
-        [
-            "proxy.started",
-            "request.blocked",
-            "upstream.unavailable",
-            "proxy.stopped"
-        ]
+        ["proxy.started", "request.blocked", "upstream.unavailable", "proxy.stopped"]
     );
 }
 
@@ -234,17 +214,9 @@ fn hostile_values_stay_inside_their_strings(driver: Driver) {
     assert_eq!(stopped.only("websocket.closed").request_id(), id);
     // The path as it was sent, or decoded once; never more of the target.
     let seen = opened.text("payload.path");
-    assert!(
-        [path, "/a\"b'<c>{d}`|^ \u{20ac}"].contains(&seen),
-        "{}",
-        opened.line
-    );
+    assert!([path, "/a\"b'<c>{d}`|^ \u{20ac}"].contains(&seen), "{}", opened.line);
     for event in &stopped.events {
-        assert!(
-            event.line.bytes().all(|byte| byte >= b' '),
-            "{}",
-            event.line
-        );
+        assert!(event.line.bytes().all(|byte| byte >= b' '), "{}", event.line);
     }
 }
 
@@ -297,9 +269,7 @@ fn a_closed_output_stops_nothing(driver: Driver) {
     eventually("dropped lines are counted", || {
         let (mut client, mut conn) = proxy.tunnel(&upstream);
         client.ping(&mut conn, b"x");
-        let dropped = proxy
-            .scrape()
-            .value("vibewarden_event_log_drops_total", &drops);
+        let dropped = proxy.scrape().value("vibewarden_event_log_drops_total", &drops);
         (dropped > 0.5).then_some(())
     });
     let (mut client, mut conn) = proxy.tunnel(&upstream);
@@ -314,19 +284,12 @@ fn a_stalled_output_blocks_nobody(driver: Driver) {
     let (proxy, _upstream) = behind(driver);
     proxy.process.out.stall();
     let drops = [("reason", "queue_full")];
-    let refused = wire(format!(
-        "POST /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n",
-        "p".repeat(8000)
-    ));
+    let refused = wire(format!("POST /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n", "p".repeat(8000)));
     for _ in 0..200 {
         for _ in 0..200 {
             assert_eq!(proxy.answer_to(&refused).head.status(), 400);
         }
-        if proxy
-            .scrape()
-            .value("vibewarden_event_log_drops_total", &drops)
-            > 0.5
-        {
+        if proxy.scrape().value("vibewarden_event_log_drops_total", &drops) > 0.5 {
             proxy.process.out.hang_up();
             return;
         }

@@ -79,13 +79,7 @@ fn json_keeps_key_order_and_refuses_repeats() {
     let json = Json::parse(r#"{"b":[1,{"c":null}],"a":"x\u0041\n","t":true}"#).expect("valid");
     assert_eq!(json.keys(""), ["b", "a", "t"]);
     assert_eq!(json.text("a"), Some("xA\n"));
-    for broken in [
-        r#"{"a":1,"a":2}"#,
-        r#"{"a":1} "#,
-        "{\"a\":\"\n\"}",
-        "{'a':1}",
-        "",
-    ] {
+    for broken in [r#"{"a":1,"a":2}"#, r#"{"a":1} "#, "{\"a\":\"\n\"}", "{'a':1}", ""] {
         assert!(Json::parse(broken).is_err(), "{broken}");
     }
 }
@@ -103,9 +97,6 @@ fn metrics_are_read_with_their_labels() {
 
 #[test]
 fn dotted_keys_become_yaml() {
-    let setup = Setup::empty()
-        .set("a.b", "1")
-        .set("a.c.d", "[x]")
-        .set("a_b", "2");
+    let setup = Setup::empty().set("a.b", "1").set("a.c.d", "[x]").set("a_b", "2");
     assert_eq!(setup.yaml(), "a:\n  b: 1\n  c:\n    d: [x]\na_b: 2\n");
 }

@@ -69,16 +69,10 @@ fn connections_over_the_cap_are_closed_at_once(driver: Driver) {
 /// Waits for the first thing to come: an end (true) or a byte that it can be read (false).
 fn ends_at_once(client: &mut Peer) -> bool {
     let deadline = std::time::Duration::from_millis(200);
-    client
-        .socket()
-        .set_read_timeout(Some(deadline))
-        .expect("SO_RCVTIMEO");
+    client.socket().set_read_timeout(Some(deadline)).expect("SO_RCVTIMEO");
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let seen = client.socket().peek(&mut byte);
-    client
-        .socket()
-        .set_read_timeout(Some(crate::harness::PATIENCE))
-        .expect("SO_RCVTIMEO");
+    client.socket().set_read_timeout(Some(crate::harness::PATIENCE)).expect("SO_RCVTIMEO");
     match seen {
         Ok(count) => count == 0,
         Err(error) => End::of(&error).is_some(),
@@ -88,9 +82,7 @@ fn ends_at_once(client: &mut Peer) -> bool {
 /// 3.1: a tunnel keeps its place until it ends, however it ends.
 fn a_tunnel_keeps_its_place_until_it_ends(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("server.max_connections", "1")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("server.max_connections", "1").start();
     for round in 0..6 {
         let (mut client, mut conn) = eventually("the only place", || {
             let mut client = proxy.connect();
@@ -147,16 +139,10 @@ fn running_out_of_descriptors_is_no_end(driver: Driver) {
     }
     let quiet = std::time::Duration::from_millis(700);
     let mut silent = proxy.connect();
-    silent
-        .socket()
-        .set_read_timeout(Some(quiet))
-        .expect("SO_RCVTIMEO");
+    silent.socket().set_read_timeout(Some(quiet)).expect("SO_RCVTIMEO");
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let _nothing_comes = silent.socket().peek(&mut byte);
-    silent
-        .socket()
-        .set_read_timeout(Some(crate::harness::PATIENCE))
-        .expect("SO_RCVTIMEO");
+    silent.socket().set_read_timeout(Some(crate::harness::PATIENCE)).expect("SO_RCVTIMEO");
     let busy = proxy.process.cpu_ms() - cpu;
     let wall = u64::try_from(begun.elapsed().as_millis()).expect("short");
     assert!(busy < wall / 2, "{busy} ms of CPU in {wall} ms of waiting");

@@ -58,10 +58,7 @@ fn check_stream(mut peer: Peer, seed: u64, bytes: usize) -> std::thread::JoinHan
                 break;
             }
             stream.fill(&mut expected[..count]);
-            assert!(
-                chunk[..count] == expected[..count],
-                "near byte {offset} (seed {seed})"
-            );
+            assert!(chunk[..count] == expected[..count], "near byte {offset} (seed {seed})");
             offset += count;
         }
         assert_eq!(offset, bytes, "seed {seed}");
@@ -116,11 +113,8 @@ fn half_close_leaves_the_other_direction_open(driver: Driver) {
     let (mut proxy, upstream) = behind(driver);
     let (mut client, mut far) = proxy.unrecorded_tunnel(&upstream);
     for (near_is_client, reason) in [(true, "client_closed"), (false, "upstream_closed")] {
-        let (near, other) = if near_is_client {
-            (&mut client, &mut far)
-        } else {
-            (&mut far, &mut client)
-        };
+        let (near, other) =
+            if near_is_client { (&mut client, &mut far) } else { (&mut far, &mut client) };
         let writer = write_stream(near.twin(), seed(), BYTES);
         let (bytes, end) = other.read_to_end();
         writer.join().expect("writer");
@@ -158,11 +152,7 @@ fn a_reset_is_passed_on(driver: Driver) {
     // In the middle of a transfer from the other side.
     for from_client in [true, false] {
         let (client, far) = proxy.unrecorded_tunnel(&upstream);
-        let (resets, mut sends) = if from_client {
-            (client, far)
-        } else {
-            (far, client)
-        };
+        let (resets, mut sends) = if from_client { (client, far) } else { (far, client) };
         let mut resets = resets;
         let mut sender = sends.twin();
         let sending = std::thread::spawn(move || {
@@ -197,22 +187,15 @@ fn an_upstream_that_writes_and_closes_at_once(driver: Driver) {
     for round in 0..20 {
         for (near_is_client, bytes) in [(true, 200_000), (false, 200_000)] {
             let (client, far) = proxy.unrecorded_tunnel(&upstream);
-            let (mut writer, mut reader) = if near_is_client {
-                (client, far)
-            } else {
-                (far, client)
-            };
+            let (mut writer, mut reader) =
+                if near_is_client { (client, far) } else { (far, client) };
             let sending = std::thread::spawn(move || {
                 writer.send(&Stream::new(round).take(bytes));
             });
             let (seen, end) = reader.read_to_end();
             sending.join().expect("writer");
             assert_eq!(end, End::Eof, "round {round}");
-            assert!(
-                seen == Stream::new(round).take(bytes),
-                "{} bytes, round {round}",
-                seen.len()
-            );
+            assert!(seen == Stream::new(round).take(bytes), "{} bytes, round {round}", seen.len());
         }
     }
 }
@@ -257,11 +240,7 @@ fn a_stopped_reader_stops_the_writer(driver: Driver) {
     let (proxy, upstream) = behind(driver);
     for towards_client in [true, false] {
         let (client, far) = proxy.unrecorded_tunnel(&upstream);
-        let (mut reader, mut writer) = if towards_client {
-            (client, far)
-        } else {
-            (far, client)
-        };
+        let (mut reader, mut writer) = if towards_client { (client, far) } else { (far, client) };
         // Warm: whatever is allocated once per core or pipe is allocated.
         writer.send(&vec![1; 1 << 20]);
         reader.read_exact(1 << 20);
@@ -271,19 +250,14 @@ fn a_stopped_reader_stops_the_writer(driver: Driver) {
         let sent = writer.send_until_blocked(quiet, BYTES_MAX, |count| stream.take(count));
         assert!(sent.blocked, "{} bytes were taken for nobody", sent.taken);
         let grown = proxy.process.resident_bytes().saturating_sub(before);
-        assert!(
-            grown < 4 << 20,
-            "{grown} bytes of memory for a stopped reader"
-        );
+        assert!(grown < 4 << 20, "{grown} bytes of memory for a stopped reader");
         let total = sent.taken + sent.rest.len();
         let sending = std::thread::spawn(move || {
             writer.send(&sent.rest);
             writer.fin();
             writer
         });
-        check_stream(reader.twin(), seed(), total)
-            .join()
-            .expect("reader");
+        check_stream(reader.twin(), seed(), total).join().expect("reader");
         drop(sending.join().expect("writer"));
     }
 }
@@ -318,11 +292,7 @@ fn bulk_ends_in_every_way_without_loss(driver: Driver) {
     for towards_client in [true, false] {
         for late_reader in [true, false] {
             let (client, far) = proxy.unrecorded_tunnel(&upstream);
-            let (reader, writer) = if towards_client {
-                (client, far)
-            } else {
-                (far, client)
-            };
+            let (reader, writer) = if towards_client { (client, far) } else { (far, client) };
             // The writer ends right behind its last byte; the reader may only begin when the way is full.
             let sending = write_stream(writer.twin(), seed(), BYTES);
             if late_reader {
@@ -330,9 +300,7 @@ fn bulk_ends_in_every_way_without_loss(driver: Driver) {
                 drop(probe.pending());
                 proxy.get("/_vibewarden/health");
             }
-            check_stream(reader.twin(), seed(), BYTES)
-                .join()
-                .expect("reader");
+            check_stream(reader.twin(), seed(), BYTES).join().expect("reader");
             sending.join().expect("writer");
         }
     }
@@ -363,10 +331,7 @@ fn invalid_frames_pass_at_once(driver: Driver) {
     }
     let every_byte: Vec<u8> = (0..=255).collect();
     client.ping(&mut conn, &every_byte);
-    assert!(
-        client.pending().is_empty(),
-        "no pong, no close of the proxy's own"
-    );
+    assert!(client.pending().is_empty(), "no pong, no close of the proxy's own");
 }
 
 /// D18, seed 6.
@@ -386,11 +351,7 @@ fn data_that_looks_like_http_is_data(driver: Driver) {
     drop((client, conn));
     let stopped = proxy.stop();
     upstream.assert_untouched();
-    let ended: Vec<_> = stopped
-        .events
-        .iter()
-        .filter(|e| e.ends_a_request())
-        .collect();
+    let ended: Vec<_> = stopped.events.iter().filter(|e| e.ends_a_request()).collect();
     assert_eq!(ended.len(), 1, "{ended:#?}");
 }
 
@@ -422,11 +383,7 @@ fn bulk_one_way_and_single_bytes_the_other(driver: Driver) {
     let (proxy, upstream) = behind(driver);
     for bulk_to_client in [true, false] {
         let (client, far) = proxy.unrecorded_tunnel(&upstream);
-        let (reader, writer) = if bulk_to_client {
-            (client, far)
-        } else {
-            (far, client)
-        };
+        let (reader, writer) = if bulk_to_client { (client, far) } else { (far, client) };
         let sending = write_stream(writer.twin(), seed(), BYTES);
         let checking = check_stream(reader.twin(), seed(), BYTES);
         let (mut small_out, mut small_in) = (reader.twin(), writer.twin());
@@ -446,11 +403,8 @@ fn a_byte_does_not_wait_for_the_one_before(driver: Driver) {
     let (mut client, mut far) = proxy.unrecorded_tunnel(&upstream);
     for towards_upstream in [true, false] {
         let begun = std::time::Instant::now();
-        let (from, to) = if towards_upstream {
-            (&mut client, &mut far)
-        } else {
-            (&mut far, &mut client)
-        };
+        let (from, to) =
+            if towards_upstream { (&mut client, &mut far) } else { (&mut far, &mut client) };
         for _ in 0..500 {
             from.send(b"1");
             to.expect(b"1");
@@ -460,10 +414,7 @@ fn a_byte_does_not_wait_for_the_one_before(driver: Driver) {
             from.expect(b"3");
         }
         let took = begun.elapsed();
-        assert!(
-            took < crate::harness::PATIENCE,
-            "bytes are held back: {took:?}"
-        );
+        assert!(took < crate::harness::PATIENCE, "bytes are held back: {took:?}");
     }
 }
 
@@ -480,11 +431,7 @@ fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
         far.read_head();
         far.send(ANSWER_101);
         client.open();
-        let (reader, mut writer) = if towards_client {
-            (client, far)
-        } else {
-            (far, client)
-        };
+        let (reader, mut writer) = if towards_client { (client, far) } else { (far, client) };
         let mut stream = Stream::new(seed());
         let mut sizes = Random::new(seed());
         let mut sent = 0;
@@ -498,8 +445,6 @@ fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
         assert!(filled, "{sent} bytes were taken for nobody");
         writer.send(&stream.take(10));
         writer.fin();
-        check_stream(reader, seed(), sent + 10)
-            .join()
-            .expect("reader");
+        check_stream(reader, seed(), sent + 10).join().expect("reader");
     }
 }

@@ -45,12 +45,7 @@ fn reload_event(proxy: &Proxy, from: usize) -> Event {
 #[track_caller]
 fn assert_reloaded(event: &Event, proxy: &Proxy, source: &str, restart_required: &[&str]) {
     assert!(event.is("config.reloaded"), "{}", event.line);
-    assert_eq!(
-        event.text("payload.trigger_source"),
-        source,
-        "{}",
-        event.line
-    );
+    assert_eq!(event.text("payload.trigger_source"), source, "{}", event.line);
     let path = proxy.config_path().display().to_string();
     assert_eq!(event.text("payload.config_path"), path);
     assert!(event.json.number("payload.duration_ms").is_some());
@@ -137,22 +132,17 @@ fn a_bad_configuration_changes_nothing(driver: Driver) {
     let elsewhere = Upstream::start();
     let mut proxy = unwatched(driver, &upstream).start();
     let (mut client, mut conn) = proxy.tunnel(&upstream);
-    let two_mistakes = unwatched(driver, &elsewhere)
-        .set("upstream.prot", "1")
-        .set("log.level", "loud");
+    let two_mistakes =
+        unwatched(driver, &elsewhere).set("upstream.prot", "1").set("log.level", "loud");
     let event = reload(&proxy, &two_mistakes);
     assert!(event.is("config.reload_failed"), "{}", event.line);
     assert_eq!(event.text("payload.trigger_source"), "signal");
     assert_eq!(event.text("actor.type"), "system");
-    let errors = event
-        .json
-        .list("payload.validation_errors")
-        .expect("a list");
+    let errors = event.json.list("payload.validation_errors").expect("a list");
     assert_eq!(errors.len(), 2, "{}", event.line);
     for part in ["upstream.prot", "log.level"] {
-        let found = errors
-            .iter()
-            .any(|item| matches!(item, Json::Text(text) if text.starts_with(part)));
+        let found =
+            errors.iter().any(|item| matches!(item, Json::Text(text) if text.starts_with(part)));
         assert!(found, "{part} in {}", event.line);
     }
     for bad in [
@@ -167,13 +157,7 @@ fn a_bad_configuration_changes_nothing(driver: Driver) {
         proxy.signal(Signal::HUP);
         let event = reload_event(&proxy, from);
         assert!(event.is("config.reload_failed"), "{bad:?}: {}", event.line);
-        assert!(
-            !event
-                .json
-                .list("payload.validation_errors")
-                .expect("a list")
-                .is_empty()
-        );
+        assert!(!event.json.list("payload.validation_errors").expect("a list").is_empty());
     }
     let from = proxy.event_count();
     std::fs::remove_file(proxy.config_path()).expect("remove");
@@ -196,11 +180,7 @@ fn keys_that_need_a_restart_keep_their_value(driver: Driver) {
     let upstream = Upstream::start();
     let mut proxy = unwatched(driver, &upstream).start();
     let address = proxy.address();
-    let other_driver = if driver == Driver::Epoll {
-        "auto"
-    } else {
-        "epoll"
-    };
+    let other_driver = if driver == Driver::Epoll { "auto" } else { "epoll" };
     let changed = unwatched(driver, &upstream)
         .set("server.port", "1")
         .set("server.workers", "7")
@@ -224,18 +204,12 @@ fn keys_that_need_a_restart_keep_their_value(driver: Driver) {
         "server.workers",
         "watch.debounce",
     ];
-    assert_eq!(
-        listed,
-        names.map(|name| format!("{:?}", Json::Text(name.to_owned())))
-    );
+    assert_eq!(listed, names.map(|name| format!("{:?}", Json::Text(name.to_owned()))));
     let warning = proxy.wait_log(0, "server.max_connections");
     assert!(names.iter().all(|name| warning.contains(name)), "{warning}");
     assert_eq!(proxy.address(), address);
     let (_, body) = proxy.get("/_vibewarden/health");
-    assert!(
-        !body.contains("\"version\""),
-        "the reloadable key did not take effect: {body}"
-    );
+    assert!(!body.contains("\"version\""), "the reloadable key did not take effect: {body}");
     // Compared with what runs, not with the last file: the same file again lists them again, the first file none.
     let event = reload(&proxy, &unwatched(driver, &upstream));
     assert_reloaded(&event, &proxy, "signal", &[]);
@@ -311,20 +285,14 @@ fn reloadable_keys_take_effect(driver: Driver) {
     assert!(reload(&proxy, &changed).is("config.reloaded"));
     let mut client = proxy.sent(b"GET /half");
     client.read_answer().assert_refusal(408, "request_timeout");
-    let long = wire(format!(
-        "GET /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n",
-        "l".repeat(1024)
-    ));
-    proxy
-        .answer_to(&long)
-        .assert_refusal(431, "headers_too_large");
+    let long = wire(format!("GET /{} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n", "l".repeat(1024)));
+    proxy.answer_to(&long).assert_refusal(431, "headers_too_large");
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
     assert_eq!(client.read_answer().head.status(), 504);
-    let mut client = proxy.sent(&wire(
-        "GET /ws HTTP/1.1\r\n{H}{U}{K}X-Forwarded-For: 1.2.3.4\r\n\r\n",
-    ));
+    let mut client =
+        proxy.sent(&wire("GET /ws HTTP/1.1\r\n{H}{U}{K}X-Forwarded-For: 1.2.3.4\r\n\r\n"));
     let mut conn = upstream.accept();
     assert_eq!(conn.read_head().one("x-real-ip"), Some("1.2.3.4"));
     conn.send(ANSWER_101);

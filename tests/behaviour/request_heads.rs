@@ -29,11 +29,7 @@ fn refuse_all(driver: Driver, status: u16, code: &str, requests: &[Vec<u8>]) {
     let blocked = stopped.of_kind("request.blocked");
     assert_eq!(blocked.len(), ids.len());
     for event in blocked {
-        assert!(
-            ids.iter().any(|id| id == event.request_id()),
-            "{}",
-            event.line
-        );
+        assert!(ids.iter().any(|id| id == event.request_id()), "{}", event.line);
         assert_eq!(event.text("payload.blocked_by"), "http", "{}", event.line);
         assert_eq!(event.text("payload.reason"), code, "{}", event.line);
         assert_eq!(event.count("payload.status_code"), u64::from(status));
@@ -213,9 +209,8 @@ fn other_statuses_of_a_head(driver: Driver) {
 /// A96, A119, A121, G8.
 fn heads_are_bounded_in_size_and_lines(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("server.max_header_bytes", "2KB")
-        .start();
+    let mut proxy =
+        Setup::new(driver, upstream.url()).set("server.max_header_bytes", "2KB").start();
     let sized = |bytes: usize| {
         let empty = wire("GET / HTTP/1.1\r\n{H}{U}{K}\r\n").len();
         let target = "a".repeat(bytes - empty);
@@ -230,10 +225,7 @@ fn heads_are_bounded_in_size_and_lines(driver: Driver) {
     let mut too_large = vec![
         sized(2049),
         sized(65_536),
-        wire(format!(
-            "GET /ws HTTP/1.1\r\n{{H}}X: {}\r\n{{U}}{{K}}\r\n",
-            "v".repeat(2048)
-        )),
+        wire(format!("GET /ws HTTP/1.1\r\n{{H}}X: {}\r\n{{U}}{{K}}\r\n", "v".repeat(2048))),
         // No end of the head is needed to know.
         format!("GET /{}", "a".repeat(4096)).into_bytes(),
         format!("{} / HTTP/1.1\r\n", "M".repeat(65_536)).into_bytes(),
@@ -281,22 +273,14 @@ fn a_refusal_arrives_whole_while_the_client_still_sends(driver: Driver) {
         });
         let answer = client.read_head();
         assert_eq!(answer.status(), 400);
-        let length: usize = answer
-            .one("content-length")
-            .unwrap_or("0")
-            .parse()
-            .expect("a number");
+        let length: usize = answer.one("content-length").unwrap_or("0").parse().expect("a number");
         client.read_exact(length);
         assert_eq!(client.expect_end(), End::Eof, "closed over unread bytes");
-        sending
-            .join()
-            .expect("what the client sends is read and dropped");
+        sending.join().expect("what the client sends is read and dropped");
     }
     upstream.assert_untouched();
     // A client that never stops is let go of all the same.
-    let mut client = proxy.sent(&wire(
-        "POST /ws HTTP/1.1\r\n{H}Content-Length: 1, 2\r\n\r\n",
-    ));
+    let mut client = proxy.sent(&wire("POST /ws HTTP/1.1\r\n{H}Content-Length: 1, 2\r\n\r\n"));
     let body = vec![b'x'; 64 * 1024];
     let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
     while client.try_send(&body).is_ok() {
@@ -307,9 +291,7 @@ fn a_refusal_arrives_whole_while_the_client_still_sends(driver: Driver) {
 /// A131: the end of input inside a head is no request, and not worth an answer of success.
 fn a_cut_head_is_no_request(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "60s")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "60s").start();
     for cut in [1, 10, 60, crate::harness::HANDSHAKE.len() - 1] {
         let mut client = proxy.sent(&crate::harness::HANDSHAKE[..cut]);
         client.fin();
@@ -371,9 +353,7 @@ fn paths_that_climb_are_refused(driver: Driver) {
         "/?%",
         "/%20",
     ] {
-        let _client = proxy.sent(&wire(format!(
-            "GET {target} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n"
-        )));
+        let _client = proxy.sent(&wire(format!("GET {target} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n")));
         let line = upstream.accept().read_head().line;
         assert_eq!(line, format!("GET {target} HTTP/1.1"), "byte for byte");
     }

@@ -27,9 +27,7 @@ on_drivers!(
 );
 
 fn draining(driver: Driver, upstream: &Upstream, time: &str) -> Proxy {
-    Setup::new(driver, upstream.url())
-        .set("server.drain_timeout", time)
-        .start()
+    Setup::new(driver, upstream.url()).set("server.drain_timeout", time).start()
 }
 
 fn both_signals_end_an_idle_proxy(driver: Driver) {
@@ -39,12 +37,7 @@ fn both_signals_end_an_idle_proxy(driver: Driver) {
         proxy.signal(signal);
         let stopped = proxy.wait_stopped();
         assert_eq!(stopped.code, Some(0));
-        assert_eq!(
-            stopped
-                .only("proxy.stopped")
-                .count("payload.tunnels_closed"),
-            0
-        );
+        assert_eq!(stopped.only("proxy.stopped").count("payload.tunnels_closed"), 0);
         assert!(stopped.events.last().expect("events").is("proxy.stopped"));
     }
 }
@@ -86,17 +79,9 @@ fn tunnels_are_closed_evenly_over_the_drain(driver: Driver) {
     assert_eq!(stopped.code, Some(0));
     let closed = stopped.of_kind("websocket.closed");
     assert_eq!(closed.len(), TUNNELS);
-    let drained = closed
-        .iter()
-        .filter(|e| e.text("payload.reason") == "drained")
-        .count();
+    let drained = closed.iter().filter(|e| e.text("payload.reason") == "drained").count();
     assert!(drained >= TUNNELS - 1, "{closed:#?}");
-    assert_eq!(
-        stopped
-            .only("proxy.stopped")
-            .count("payload.tunnels_closed"),
-        TUNNELS as u64
-    );
+    assert_eq!(stopped.only("proxy.stopped").count("payload.tunnels_closed"), TUNNELS as u64);
     let spread = times[TUNNELS - 1].saturating_sub(times[0]);
     assert!(spread > DRAIN / 2, "{times:?}");
     let within_half = times.iter().filter(|at| **at < DRAIN / 2).count();
@@ -119,12 +104,7 @@ fn no_drain_time_closes_at_once(driver: Driver) {
     for event in closed {
         assert_eq!(event.text("payload.reason"), "shutdown", "{}", event.line);
     }
-    assert_eq!(
-        stopped
-            .only("proxy.stopped")
-            .count("payload.tunnels_closed"),
-        5
-    );
+    assert_eq!(stopped.only("proxy.stopped").count("payload.tunnels_closed"), 5);
 }
 
 /// H2.
@@ -142,11 +122,7 @@ fn a_second_signal_ends_it_at_once(driver: Driver) {
         // The first signal was taken: nobody can connect any more.
         wait_refused(&proxy);
         proxy.signal(second);
-        assert_eq!(
-            proxy.process.wait_exit(),
-            Some(code),
-            "{first:?}, {second:?}"
-        );
+        assert_eq!(proxy.process.wait_exit(), Some(code), "{first:?}, {second:?}");
         client.drain();
     }
 }
@@ -154,9 +130,7 @@ fn a_second_signal_ends_it_at_once(driver: Driver) {
 #[track_caller]
 fn wait_refused(proxy: &Proxy) {
     eventually("connections are refused", || {
-        TcpStream::connect_timeout(&proxy.address(), Duration::from_secs(1))
-            .is_err()
-            .then_some(())
+        TcpStream::connect_timeout(&proxy.address(), Duration::from_secs(1)).is_err().then_some(())
     });
 }
 
@@ -180,10 +154,7 @@ fn connections_already_there_are_served(driver: Driver) {
     assert_eq!(answer.head.status(), 503);
     assert_eq!(answer.head.one("connection"), Some("close"));
     let body = String::from_utf8(answer.body).expect("text");
-    assert_eq!(
-        body.trim_end(),
-        r#"{"ready":false,"reason":"draining","upstream":"unknown"}"#
-    );
+    assert_eq!(body.trim_end(), r#"{"ready":false,"reason":"draining","upstream":"unknown"}"#);
     health.send(&request_health[20..]);
     let answer = health.read_answer();
     assert_eq!(answer.head.status(), 200);
@@ -220,14 +191,8 @@ fn a_handshake_under_way_is_finished(driver: Driver) {
     let stopped = proxy.wait_stopped();
     assert_eq!(stopped.code, Some(0));
     assert_eq!(stopped.of_kind("request.proxied").len(), 2);
-    let reason = stopped
-        .only("websocket.closed")
-        .text("payload.reason")
-        .to_owned();
-    assert!(
-        ["drained", "shutdown"].contains(&reason.as_str()),
-        "{reason}"
-    );
+    let reason = stopped.only("websocket.closed").text("payload.reason").to_owned();
+    assert!(["drained", "shutdown"].contains(&reason.as_str()), "{reason}");
 }
 
 /// 7.4: when the proxy itself ends a tunnel it sends what it has already read. What it has read shows in what comes out:
@@ -250,10 +215,7 @@ fn what_was_read_is_sent_before_the_end(driver: Driver) {
     assert!(rest == tail, "not a clean beginning (seed {})", seed());
     let stopped = proxy.wait_stopped();
     let closed = stopped.only("websocket.closed");
-    assert_eq!(
-        closed.count("payload.bytes_to_client"),
-        ((1 << 20) + rest.len()) as u64
-    );
+    assert_eq!(closed.count("payload.bytes_to_client"), ((1 << 20) + rest.len()) as u64);
 }
 
 fn idle_connections_close_and_the_listener_too(driver: Driver) {
@@ -266,10 +228,7 @@ fn idle_connections_close_and_the_listener_too(driver: Driver) {
     proxy.signal(Signal::TERM);
     assert_eq!(idle.expect_end(), End::Eof);
     wait_refused(&proxy);
-    assert!(
-        proxy.process.has_exited().is_none(),
-        "a tunnel is still open"
-    );
+    assert!(proxy.process.has_exited().is_none(), "a tunnel is still open");
     // The last tunnel ends by itself: nothing is left to wait for.
     drop((tunnel, conn));
     let stopped = proxy.wait_stopped();

@@ -60,22 +60,10 @@ fn a_silent_tunnel_outlives_every_timeout(driver: Driver) {
     used.ping(&mut used_conn, b"second bytes");
     early.ping(&mut early_conn, b"later bytes");
     assert!(never_used.pending().is_empty(), "something was injected");
-    drop((
-        never_used,
-        never_used_conn,
-        used,
-        used_conn,
-        early,
-        early_conn,
-    ));
+    drop((never_used, never_used_conn, used, used_conn, early, early_conn));
     let stopped = proxy.stop();
     for closed in stopped.of_kind("websocket.closed") {
-        assert_eq!(
-            closed.text("payload.reason"),
-            "client_closed",
-            "{}",
-            closed.line
-        );
+        assert_eq!(closed.text("payload.reason"), "client_closed", "{}", closed.line);
     }
 }
 
@@ -89,12 +77,7 @@ fn a_stalled_tunnel_outlives_every_timeout(driver: Driver) {
     let up = client.send_until_blocked(quiet, 64 << 20, |count| vec![b'u'; count]);
     assert!(down.blocked && up.blocked);
     let_every_timer_run_out(&proxy, &upstream);
-    assert!(
-        client
-            .read_exact(down.taken)
-            .iter()
-            .all(|byte| *byte == b'd')
-    );
+    assert!(client.read_exact(down.taken).iter().all(|byte| *byte == b'd'));
     assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));
     client.ping(&mut far, b"and on it goes");
 }
@@ -144,12 +127,7 @@ fn a_reader_that_pauses_is_not_dead(driver: Driver) {
     for _ in 0..5 {
         assert_eq!(proxy.connect().expect_end(), End::Eof);
     }
-    assert!(
-        client
-            .read_exact(down.taken)
-            .iter()
-            .all(|byte| *byte == b'd')
-    );
+    assert!(client.read_exact(down.taken).iter().all(|byte| *byte == b'd'));
     assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));
     client.ping(&mut far, b"never dead");
 }

@@ -23,9 +23,7 @@ on_drivers!(
 /// A131, seed 19.
 fn a_half_head_is_408(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "200ms")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "200ms").start();
     let mut ids = Vec::new();
     for cut in [1, 20, HANDSHAKE.len() - 1] {
         let mut client = proxy.sent(&HANDSHAKE[..cut]);
@@ -46,9 +44,7 @@ fn a_half_head_is_408(driver: Driver) {
 /// G1.
 fn a_silent_client_is_closed_without_a_word(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "200ms")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "200ms").start();
     let clients: Vec<_> = (0..50).map(|_| proxy.connect()).collect();
     for mut client in clients {
         assert_eq!(client.expect_end(), End::Eof);
@@ -61,9 +57,7 @@ fn a_silent_client_is_closed_without_a_word(driver: Driver) {
 /// The deadline is for the whole head; bytes that keep coming do not move it.
 fn a_trickled_head_has_one_deadline(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "400ms")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "400ms").start();
     let mut client = proxy.sent(b"GET /");
     eventually("an answer to a head without end", || {
         let _may_be_gone = client.try_send(b"a");
@@ -91,9 +85,7 @@ fn a_second_request_has_its_own_deadline(driver: Driver) {
 
 fn an_idle_connection_is_closed_silently(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("server.idle_timeout", "200ms")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("server.idle_timeout", "200ms").start();
     let mut client = proxy.sent(&wire("GET /_vibewarden/health HTTP/1.1\r\n{H}\r\n"));
     client.read_kept_answer();
     assert_eq!(client.expect_end(), End::Eof);
@@ -103,9 +95,7 @@ fn an_idle_connection_is_closed_silently(driver: Driver) {
 /// C28, seed 19.
 fn an_upstream_that_never_answers_is_504(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url())
-        .set("resilience.timeout", "300ms")
-        .start();
+    let mut proxy = Setup::new(driver, upstream.url()).set("resilience.timeout", "300ms").start();
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
@@ -124,22 +114,14 @@ fn an_upstream_that_never_answers_is_504(driver: Driver) {
     let events = stopped.of_kind("upstream.timeout");
     assert_eq!(events.len(), 2);
     let event = events.iter().find(|event| event.request_id() == id);
-    let seconds = event
-        .expect("the event")
-        .json
-        .number("payload.timeout_seconds");
-    assert!(
-        seconds.is_some_and(|seconds| (0.29..0.31).contains(&seconds)),
-        "{event:?}"
-    );
+    let seconds = event.expect("the event").json.number("payload.timeout_seconds");
+    assert!(seconds.is_some_and(|seconds| (0.29..0.31).contains(&seconds)), "{event:?}");
     upstream.assert_untouched();
 }
 
 fn an_upstream_that_trickles_is_504(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("resilience.timeout", "400ms")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("resilience.timeout", "400ms").start();
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
@@ -153,9 +135,7 @@ fn an_upstream_that_trickles_is_504(driver: Driver) {
 
 fn interim_answers_do_not_stop_the_clock(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("resilience.timeout", "400ms")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("resilience.timeout", "400ms").start();
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
@@ -183,19 +163,10 @@ fn a_connect_without_an_answer_is_504_after_three_seconds(driver: Driver) {
     let mut clients: Vec<_> = (0..20).map(|_| proxy.sent(HANDSHAKE)).collect();
     // Three seconds are fixed: nothing has come after one of them, everything within the patience of a test.
     let second = std::time::Duration::from_secs(1);
-    clients[0]
-        .socket()
-        .set_read_timeout(Some(second))
-        .expect("SO_RCVTIMEO");
+    clients[0].socket().set_read_timeout(Some(second)).expect("SO_RCVTIMEO");
     let mut byte = [std::mem::MaybeUninit::uninit()];
-    assert!(
-        clients[0].socket().peek(&mut byte).is_err(),
-        "answered within a second"
-    );
-    clients[0]
-        .socket()
-        .set_read_timeout(Some(crate::harness::PATIENCE))
-        .expect("SO_RCVTIMEO");
+    assert!(clients[0].socket().peek(&mut byte).is_err(), "answered within a second");
+    clients[0].socket().set_read_timeout(Some(crate::harness::PATIENCE)).expect("SO_RCVTIMEO");
     assert_eq!(proxy.get("/_vibewarden/health").0.status(), 200);
     for client in &mut clients {
         client.read_answer().assert_refusal(504, "upstream_timeout");
@@ -207,9 +178,7 @@ fn a_connect_without_an_answer_is_504_after_three_seconds(driver: Driver) {
 /// C30: while the upstream is silent, and while it cannot even be reached.
 fn a_client_that_leaves_frees_everything(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("resilience.timeout", "600s")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("resilience.timeout", "600s").start();
     drop(proxy.tunnel(&upstream));
     proxy.wait_metric("vibewarden_active_connections", &[], 1.0);
     let before = proxy.process.descriptors();
@@ -228,33 +197,25 @@ fn a_client_that_leaves_frees_everything(driver: Driver) {
             assert!(conn.pending().is_empty());
         }
     }
-    eventually("descriptors as before", || {
-        (proxy.process.descriptors() <= before).then_some(())
-    });
+    eventually("descriptors as before", || (proxy.process.descriptors() <= before).then_some(()));
     let (hole, _fill) = Upstream::black_hole();
     let proxy = Setup::new(driver, hole.url()).start();
     proxy.get("/_vibewarden/health");
     let before = proxy.process.descriptors();
     let clients: Vec<_> = (0..10).map(|_| proxy.sent(HANDSHAKE)).collect();
-    eventually("ten attempts", || {
-        (proxy.process.descriptors() >= before + 15).then_some(())
-    });
+    eventually("ten attempts", || (proxy.process.descriptors() >= before + 15).then_some(()));
     for client in clients {
         client.reset();
     }
     let abandoned = [("result", "abandoned")];
     proxy.wait_metric("vibewarden_websocket_upgrades_total", &abandoned, 10.0);
-    eventually("no orphan attempts", || {
-        (proxy.process.descriptors() <= before).then_some(())
-    });
+    eventually("no orphan attempts", || (proxy.process.descriptors() <= before).then_some(()));
 }
 
 /// C30 with B28: a full buffer of early bytes does not hide that the client is gone.
 fn a_client_that_said_too_much_may_leave_too(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("resilience.timeout", "600s")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("resilience.timeout", "600s").start();
     let mut client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();
@@ -270,9 +231,7 @@ fn a_client_that_said_too_much_may_leave_too(driver: Driver) {
 /// `server.write_timeout` while a declined answer is relayed.
 fn a_client_that_does_not_read_is_let_go(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url())
-        .set("server.write_timeout", "300ms")
-        .start();
+    let proxy = Setup::new(driver, upstream.url()).set("server.write_timeout", "300ms").start();
     let client = proxy.sent(HANDSHAKE);
     let mut conn = upstream.accept();
     conn.read_head();

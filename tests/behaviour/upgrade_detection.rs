@@ -40,10 +40,7 @@ fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
     let mut client = proxy.sent(&request);
     let mut conn = upstream.accept();
     let head = conn.read_head();
-    assert_eq!(
-        head.line,
-        "GET /chat%20room/?room=1&token=%2f..%2f HTTP/1.1"
-    );
+    assert_eq!(head.line, "GET /chat%20room/?room=1&token=%2f..%2f HTTP/1.1");
     let ours = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -61,11 +58,7 @@ fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
-        .filter(|(name, _)| {
-            !ours
-                .iter()
-                .any(|(known, _)| known.eq_ignore_ascii_case(name))
-        })
+        .filter(|(name, _)| !ours.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)))
         .collect();
     assert_eq!(
         theirs,
@@ -78,42 +71,24 @@ fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
             ("Sec-WebSocket-Protocol", "chat, b.c"),
             ("X-Empty", ""),
             ("Sec-WebSocket-Protocol", "d"),
-            (
-                "Sec-WebSocket-Extensions",
-                "permessage-deflate; client_max_window_bits"
-            ),
+            ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
             ("Sec-WebSocket-Extensions", "x-y;z=\"1\""),
             ("Cookie", "a=b; c=d"),
             ("authorization", "Bearer q"),
             ("X-API-Key", "k"),
         ]
     );
-    let place = |wanted: &str| {
-        head.names()
-            .iter()
-            .position(|name| name.eq_ignore_ascii_case(wanted))
-    };
+    let place =
+        |wanted: &str| head.names().iter().position(|name| name.eq_ignore_ascii_case(wanted));
     let last_of_theirs = place("x-api-key");
-    for name in [
-        "upgrade",
-        "connection",
-        "x-forwarded-for",
-        "x-real-ip",
-        "via",
-    ] {
-        assert!(
-            place(name) > last_of_theirs,
-            "{name} stands before a client's header: {head:?}"
-        );
+    for name in ["upgrade", "connection", "x-forwarded-for", "x-real-ip", "via"] {
+        assert!(place(name) > last_of_theirs, "{name} stands before a client's header: {head:?}");
     }
     conn.send(ANSWER_101);
     let answer = client.open();
     assert_eq!(answer.one("upgrade"), Some("websocket"));
     assert_eq!(answer.one("connection"), Some("Upgrade"));
-    assert_eq!(
-        answer.one("sec-websocket-accept"),
-        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-    );
+    assert_eq!(answer.one("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(answer.headers.len(), 3, "added to the 101: {answer:?}");
     client.ping(&mut conn, b"\x81\x05hello");
 }
@@ -163,16 +138,9 @@ fn any_key_gets_its_own_accept(driver: Driver) {
             String::from_utf8_lossy(ANSWER_101).replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accept);
         let mut client = proxy.sent(request.as_bytes());
         let mut conn = upstream.accept();
-        assert_eq!(
-            conn.read_head().one("sec-websocket-key"),
-            Some(key.as_str())
-        );
+        assert_eq!(conn.read_head().one("sec-websocket-key"), Some(key.as_str()));
         conn.send(answer.as_bytes());
-        assert_eq!(
-            client.open().one("sec-websocket-accept"),
-            Some(accept.as_str()),
-            "key {key}"
-        );
+        assert_eq!(client.open().one("sec-websocket-accept"), Some(accept.as_str()), "key {key}");
     }
 }
 
@@ -239,17 +207,8 @@ fn a_broken_upgrade_is_refused(driver: Driver) {
     let blocked = stopped.of_kind("request.blocked");
     assert_eq!(blocked.len(), ids.len());
     for (at, event) in blocked.iter().enumerate() {
-        assert!(
-            ids.iter().any(|id| id == event.request_id()),
-            "{}",
-            event.line
-        );
-        assert_eq!(
-            event.text("payload.blocked_by"),
-            "websocket",
-            "case {at}: {}",
-            event.line
-        );
+        assert!(ids.iter().any(|id| id == event.request_id()), "{}", event.line);
+        assert_eq!(event.text("payload.blocked_by"), "websocket", "case {at}: {}", event.line);
         assert_eq!(event.text("payload.path"), "/ws", "{}", event.line);
     }
 }
@@ -282,11 +241,7 @@ fn other_requests_are_not_upgrades(driver: Driver) {
     }
     let stopped = proxy.stop();
     upstream.assert_untouched();
-    let ended: Vec<_> = stopped
-        .events
-        .iter()
-        .filter(|e| e.ends_a_request())
-        .collect();
+    let ended: Vec<_> = stopped.events.iter().filter(|e| e.ends_a_request()).collect();
     assert_eq!(ended.len(), cases.len(), "{ended:#?}");
     for event in ended {
         assert_eq!(event.count("payload.status_code"), 501, "{}", event.line);
@@ -335,17 +290,9 @@ fn early_bytes_are_never_a_second_request(driver: Driver) {
     let stopped = proxy.stop();
     upstream.assert_untouched();
     let proxied = stopped.of_kind("request.proxied");
-    let seen: Vec<u64> = proxied
-        .iter()
-        .map(|e| e.count("payload.status_code"))
-        .collect();
+    let seen: Vec<u64> = proxied.iter().map(|e| e.count("payload.status_code")).collect();
     assert_eq!(seen, statuses.map(u64::from));
-    assert!(
-        !stopped
-            .events
-            .iter()
-            .any(|event| event.line.contains("smuggled"))
-    );
+    assert!(!stopped.events.iter().any(|event| event.line.contains("smuggled")));
 }
 
 /// B28: reading stops while the upstream is silent, and nothing of it is lost.
@@ -369,11 +316,7 @@ fn early_bytes_are_bounded(driver: Driver) {
     let mut expected = Stream::new(seed()).take(sent.taken + sent.rest.len());
     expected.extend_from_slice(b"the end");
     let got = conn.read_exact(expected.len());
-    assert!(
-        got == expected,
-        "early bytes were changed (seed {})",
-        seed()
-    );
+    assert!(got == expected, "early bytes were changed (seed {})", seed());
 }
 
 /// A118.
@@ -383,11 +326,7 @@ fn a_head_may_arrive_in_any_two_pieces(driver: Driver) {
         let mut client = proxy.connect();
         proxy.send_split(&mut client, HANDSHAKE, &[point]);
         let mut conn = upstream.accept();
-        assert_eq!(
-            conn.read_head().line,
-            "GET /ws HTTP/1.1",
-            "split at {point}"
-        );
+        assert_eq!(conn.read_head().line, "GET /ws HTTP/1.1", "split at {point}");
         conn.send(ANSWER_101);
         client.open();
     }
@@ -415,11 +354,8 @@ fn hop_by_hop_and_identity_headers_stay_behind(driver: Driver) {
     let mut client = proxy.sent(&request);
     let mut conn = upstream.accept();
     let head = conn.read_head();
-    let mut names: Vec<String> = head
-        .names()
-        .iter()
-        .map(|name| name.to_ascii_lowercase())
-        .collect();
+    let mut names: Vec<String> =
+        head.names().iter().map(|name| name.to_ascii_lowercase()).collect();
     names.sort_unstable();
     assert_eq!(
         names,
@@ -510,9 +446,8 @@ fn forwarding_headers_of_trusted_peers_are_kept(driver: Driver) {
         assert_eq!(head.one("x-real-ip"), Some(client_ip), "for {received}");
         conn.send(ANSWER_101);
         client.open();
-        let event = proxy.wait_event("request.proxied", |event| {
-            event.request_id() == format!("case-{at}")
-        });
+        let event =
+            proxy.wait_event("request.proxied", |event| event.request_id() == format!("case-{at}"));
         assert_eq!(event.text("payload.client_ip"), client_ip);
     }
     // Anything but http and https is set anew.
@@ -549,23 +484,17 @@ fn request_ids_are_kept_or_made(driver: Driver) {
         let made = made.one("x-request-id").unwrap_or_default();
         assert!(is_made_request_id(made), "{id:?} became {made:?}");
     }
-    let _client = proxy.sent(&wire(
-        "GET /ws HTTP/1.1\r\n{H}{U}{K}X-Request-ID: a\r\nX-Request-ID: a\r\n\r\n",
-    ));
+    let _client = proxy
+        .sent(&wire("GET /ws HTTP/1.1\r\n{H}{U}{K}X-Request-ID: a\r\nX-Request-ID: a\r\n\r\n"));
     let mut conn = upstream.accept();
     let made = conn.read_head();
-    assert!(is_made_request_id(
-        made.one("x-request-id").unwrap_or_default()
-    ));
+    assert!(is_made_request_id(made.one("x-request-id").unwrap_or_default()));
     drop(conn);
     // The same id in the refusal and its event.
     let answer = proxy.answer_to(&wire(
         "GET /ws HTTP/1.1\r\n{H}{U}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Request-ID: mine\r\n\r\n",
     ));
-    assert_eq!(
-        answer.assert_refusal(426, "unsupported_websocket_version"),
-        "mine"
-    );
+    assert_eq!(answer.assert_refusal(426, "unsupported_websocket_version"), "mine");
     let blocked = proxy.stop();
     assert_eq!(blocked.only("request.blocked").request_id(), "mine");
 }

@@ -47,31 +47,21 @@ fn an_invalid_answer_is_502(driver: Driver) {
     let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
     let up = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
     let mut answers = vec![
-        switching(&format!(
-            "{up}Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n"
-        )),
-        switching(&format!(
-            "{up}Sec-WebSocket-Accept: S3PPLMBITXAQ9KYGZZHZRBK+XOO=\r\n"
-        )),
-        switching(&format!(
-            "{up}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo\r\n"
-        )),
+        switching(&format!("{up}Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n")),
+        switching(&format!("{up}Sec-WebSocket-Accept: S3PPLMBITXAQ9KYGZZHZRBK+XOO=\r\n")),
+        switching(&format!("{up}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo\r\n")),
         switching(&format!("{up}Sec-WebSocket-Accept:\r\n")),
         switching(&format!("{up}{accept}{accept}")),
         switching(up),
         switching(&format!("Upgrade: foo\r\nConnection: Upgrade\r\n{accept}")),
         switching(&format!("Upgrade: h2c\r\nConnection: Upgrade\r\n{accept}")),
-        switching(&format!(
-            "Upgrade: websocket, foo\r\nConnection: Upgrade\r\n{accept}"
-        )),
+        switching(&format!("Upgrade: websocket, foo\r\nConnection: Upgrade\r\n{accept}")),
         switching(&format!(
             "Upgrade: websocket\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}"
         )),
         switching(&format!("Connection: Upgrade\r\n{accept}")),
         switching(&format!("Upgrade: websocket\r\n{accept}")),
-        switching(&format!(
-            "Upgrade: websocket\r\nConnection: keep-alive\r\n{accept}"
-        )),
+        switching(&format!("Upgrade: websocket\r\nConnection: keep-alive\r\n{accept}")),
         switching(""),
     ];
     let garbage: [&[u8]; 28] = [
@@ -273,10 +263,7 @@ fn the_101_is_relayed_clean(driver: Driver) {
         Content-Length: 5\r\nTransfer-Encoding: chunked\r\nDate: today\r\n\r\n5\r\nhello",
     );
     let head = client.open();
-    assert_eq!(
-        head.one("upgrade").map(str::to_ascii_lowercase),
-        Some("websocket".to_owned())
-    );
+    assert_eq!(head.one("upgrade").map(str::to_ascii_lowercase), Some("websocket".to_owned()));
     assert_eq!(head.one("connection"), Some("Upgrade"));
     let theirs: Vec<(&str, &str)> = head
         .headers
@@ -293,10 +280,7 @@ fn the_101_is_relayed_clean(driver: Driver) {
             ("Alt-Svc", "h3=\":443\""),
             ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
             ("Sec-WebSocket-Protocol", "chat"),
-            (
-                "Sec-WebSocket-Extensions",
-                "permessage-deflate; server_no_context_takeover"
-            ),
+            ("Sec-WebSocket-Extensions", "permessage-deflate; server_no_context_takeover"),
             ("Set-Cookie", "a=b"),
             ("Set-Cookie", "c=d"),
             ("Date", "today"),
@@ -333,9 +317,7 @@ fn an_upstream_that_goes_away_is_502_once(driver: Driver) {
     // Closed on accept, before anything is read.
     let mut client = proxy.sent(HANDSHAKE);
     drop(upstream.accept_unrecorded());
-    client
-        .read_answer()
-        .assert_refusal(502, "upstream_unavailable");
+    client.read_answer().assert_refusal(502, "upstream_unavailable");
     let stopped = proxy.stop();
     upstream.assert_untouched();
     assert_eq!(stopped.of_kind("upstream.unavailable").len(), 9);
@@ -370,9 +352,7 @@ fn too_many_interim_answers_are_502(driver: Driver) {
     let mut answer = b"HTTP/1.1 103 X\r\n\r\n".repeat(17);
     answer.extend_from_slice(ANSWER_101);
     conn.send(&answer);
-    client
-        .read_answer()
-        .assert_refusal(502, "upstream_invalid_response");
+    client.read_answer().assert_refusal(502, "upstream_invalid_response");
     let (mut client, mut conn) = half_open(&proxy, &upstream);
     let many = b"HTTP/1.1 103 X\r\n\r\n".repeat(1000);
     for _ in 0..100 {
@@ -380,9 +360,7 @@ fn too_many_interim_answers_are_502(driver: Driver) {
             break;
         }
     }
-    client
-        .read_answer()
-        .assert_refusal(502, "upstream_invalid_response");
+    client.read_answer().assert_refusal(502, "upstream_invalid_response");
     conn.wait_end();
 }
 
@@ -401,18 +379,12 @@ fn an_answer_head_is_bounded(driver: Driver) {
         client.ping(&mut conn, b"open");
     }
     let before = proxy.process.resident_bytes();
-    for large in [
-        lined(257, 8),
-        lined(10_000, 8),
-        lined(4, 66_000),
-        lined(4, 256 << 10),
-        lined(20_000, 50),
-    ] {
+    for large in
+        [lined(257, 8), lined(10_000, 8), lined(4, 66_000), lined(4, 256 << 10), lined(20_000, 50)]
+    {
         let (mut client, mut conn) = half_open(&proxy, &upstream);
         let _may_be_cut = conn.try_send(&large);
-        client
-            .read_answer()
-            .assert_refusal(502, "upstream_invalid_response");
+        client.read_answer().assert_refusal(502, "upstream_invalid_response");
         conn.wait_end();
     }
     let grown = proxy.process.resident_bytes().saturating_sub(before);
@@ -440,11 +412,7 @@ fn bytes_behind_the_101_come_right_after_it(driver: Driver) {
         conn.send(&[ANSWER_101, &bytes].concat());
         client.open();
         let seen = client.read_exact(count);
-        assert!(
-            seen == bytes,
-            "{count} bytes behind the 101 (seed {})",
-            seed()
-        );
+        assert!(seen == bytes, "{count} bytes behind the 101 (seed {})", seed());
         client.ping(&mut conn, b"and on");
     }
 }
@@ -506,17 +474,10 @@ fn a_large_declined_body_arrives_whole(driver: Driver) {
     assert_eq!(head.status(), 503);
     let (body, end) = client.read_to_end();
     assert_eq!((body.len(), end), (BODY_BYTES, End::Eof));
-    assert!(
-        body == Stream::new(seed()).take(BODY_BYTES),
-        "seed {}",
-        seed()
-    );
+    assert!(body == Stream::new(seed()).take(BODY_BYTES), "seed {}", seed());
     sending.join().expect("upstream");
     let grown = proxy.process.resident_bytes().saturating_sub(before);
-    assert!(
-        grown < 8 << 20,
-        "{grown} bytes of memory for a streamed body"
-    );
+    assert!(grown < 8 << 20, "{grown} bytes of memory for a streamed body");
 }
 
 /// C29, first half.
@@ -525,9 +486,7 @@ fn a_refused_connect_is_502(driver: Driver) {
     let address = listener.local_addr().expect("address");
     drop(listener);
     let mut proxy = Setup::new(driver, format!("http://{address}")).start();
-    proxy
-        .answer_to(HANDSHAKE)
-        .assert_refusal(502, "upstream_unavailable");
+    proxy.answer_to(HANDSHAKE).assert_refusal(502, "upstream_unavailable");
     let refused = [("reason", "refused")];
     proxy.wait_metric("vibewarden_upstream_connect_failures_total", &refused, 1.0);
     proxy.wait_metric("vibewarden_upstream_errors_total", &[], 1.0);
@@ -539,11 +498,7 @@ fn a_refused_connect_is_502(driver: Driver) {
     let stopped = proxy.stop();
     let event = stopped.only("upstream.unavailable");
     let shown = event.text("payload.upstream");
-    assert!(
-        shown.contains(&address.port().to_string()),
-        "{}",
-        event.line
-    );
+    assert!(shown.contains(&address.port().to_string()), "{}", event.line);
 }
 
 /// Contract 3.2: `unix:/path.sock`; missing and refused sockets are 502.
@@ -551,9 +506,7 @@ fn an_upstream_behind_a_unix_socket(driver: Driver) {
     let directory = Scratch::new();
     let path = directory.path().join("app.sock");
     let mut proxy = Setup::new(driver, format!("unix:{}", path.display())).start();
-    proxy
-        .answer_to(HANDSHAKE)
-        .assert_refusal(502, "upstream_unavailable");
+    proxy.answer_to(HANDSHAKE).assert_refusal(502, "upstream_unavailable");
     let upstream = Upstream::unix(&path);
     let (mut client, mut conn) = proxy.tunnel(&upstream);
     client.ping(&mut conn, b"over a file");
@@ -565,10 +518,7 @@ fn an_upstream_behind_a_unix_socket(driver: Driver) {
     assert_eq!(conn.expect_end(), End::Eof);
     drop(conn);
     let stopped = proxy.stop();
-    assert_eq!(
-        stopped.only("websocket.closed").text("payload.reason"),
-        "upstream_closed"
-    );
+    assert_eq!(stopped.only("websocket.closed").text("payload.reason"), "upstream_closed");
 }
 
 /// Contract 3.2: a name is an upstream like any address.
@@ -590,11 +540,9 @@ fn localhost_is_both_loopbacks(driver: Driver) {
 fn open_when_resolved(proxy: &Proxy, upstream: &Upstream) {
     let (mut client, mut conn) = eventually("an upgrade that reaches the upstream", || {
         let mut client = proxy.sent(HANDSHAKE);
-        let conn = eventually("the upstream or a refusal", || {
-            match upstream.try_accept() {
-                Some(conn) => Some(Some(conn)),
-                None => (!client.pending().is_empty()).then_some(None),
-            }
+        let conn = eventually("the upstream or a refusal", || match upstream.try_accept() {
+            Some(conn) => Some(Some(conn)),
+            None => (!client.pending().is_empty()).then_some(None),
         });
         Some((client, conn?))
     });

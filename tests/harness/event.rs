@@ -11,50 +11,19 @@ pub(crate) struct Event {
 }
 
 /// Type, severity, category, payload keys besides those of its group, outcome; from section 11.2.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static [&'static str],
-    &'static str,
-);
+type Row = (&'static str, &'static str, &'static str, &'static [&'static str], &'static str);
 
 const REQUEST_GROUP: &[Row] = &[
     (
         "request.proxied",
         "info",
         "network",
-        &[
-            "bytes_in",
-            "bytes_out",
-            "duration_ms",
-            "status_code",
-            "upstream",
-            "websocket",
-        ],
+        &["bytes_in", "bytes_out", "duration_ms", "status_code", "upstream", "websocket"],
         "allowed",
     ),
-    (
-        "request.blocked",
-        "medium",
-        "policy",
-        &["blocked_by", "reason", "status_code"],
-        "blocked",
-    ),
-    (
-        "upstream.timeout",
-        "medium",
-        "network",
-        &["timeout_seconds"],
-        "failed",
-    ),
-    (
-        "upstream.unavailable",
-        "high",
-        "network",
-        &["error", "upstream"],
-        "failed",
-    ),
+    ("request.blocked", "medium", "policy", &["blocked_by", "reason", "status_code"], "blocked"),
+    ("upstream.timeout", "medium", "network", &["timeout_seconds"], "failed"),
+    ("upstream.unavailable", "high", "network", &["error", "upstream"], "failed"),
 ];
 
 const OTHERS: &[Row] = &[
@@ -62,12 +31,7 @@ const OTHERS: &[Row] = &[
         "websocket.closed",
         "info",
         "network",
-        &[
-            "bytes_to_client",
-            "bytes_to_upstream",
-            "duration_ms",
-            "reason",
-        ],
+        &["bytes_to_client", "bytes_to_upstream", "duration_ms", "reason"],
         "allowed",
     ),
     (
@@ -87,35 +51,19 @@ const OTHERS: &[Row] = &[
         ],
         "",
     ),
-    (
-        "proxy.stopped",
-        "info",
-        "network",
-        &["reason", "tunnels_closed", "uptime_seconds"],
-        "",
-    ),
+    ("proxy.stopped", "info", "network", &["reason", "tunnels_closed", "uptime_seconds"], ""),
     (
         "config.reloaded",
         "info",
         "audit",
-        &[
-            "config_path",
-            "duration_ms",
-            "restart_required",
-            "trigger_source",
-        ],
+        &["config_path", "duration_ms", "restart_required", "trigger_source"],
         "",
     ),
     (
         "config.reload_failed",
         "medium",
         "audit",
-        &[
-            "config_path",
-            "reason",
-            "trigger_source",
-            "validation_errors",
-        ],
+        &["config_path", "reason", "trigger_source", "validation_errors"],
         "",
     ),
 ];
@@ -140,14 +88,9 @@ impl Event {
     /// Reads one line and checks everything about it that the contract fixes.
     #[track_caller]
     pub(crate) fn parse(line: &str) -> Self {
-        let text = line
-            .strip_suffix('\n')
-            .unwrap_or_else(|| panic!("cut event line {line:?}"));
+        let text = line.strip_suffix('\n').unwrap_or_else(|| panic!("cut event line {line:?}"));
         let json = Json::parse(text).unwrap_or_else(|error| panic!("{error} in event {line:?}"));
-        let event = Self {
-            json,
-            line: text.to_owned(),
-        };
+        let event = Self { json, line: text.to_owned() };
         event.check_envelope();
         if let Some(row) = REQUEST_GROUP.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &["client_ip", "method", "path"]);
@@ -181,11 +124,7 @@ impl Event {
     pub(crate) fn count(&self, path: &str) -> u64 {
         let number = self.json.number(path);
         let number = number.unwrap_or_else(|| panic!("no number {path} in {}", self.line));
-        assert!(
-            number >= 0.0 && number.fract() == 0.0,
-            "{path} in {}",
-            self.line
-        );
+        assert!(number >= 0.0 && number.fract() == 0.0, "{path} in {}", self.line);
         format!("{number:.0}").parse().expect("a whole number")
     }
 
@@ -252,17 +191,11 @@ impl Event {
             assert_eq!(self.text(outer), self.text(inner), "{line}");
             // A head that could not be read has no method and no path.
             let may_lack = self.is("request.blocked") && outer != "payload.client_ip";
-            assert!(
-                may_lack || !self.text(outer).is_empty(),
-                "no {outer}: {line}"
-            );
+            assert!(may_lack || !self.text(outer).is_empty(), "no {outer}: {line}");
         }
         assert!(!self.text("payload.path").contains('?'), "a query: {line}");
-        let step = if self.is("request.blocked") {
-            self.text("payload.blocked_by")
-        } else {
-            "proxy"
-        };
+        let step =
+            if self.is("request.blocked") { self.text("payload.blocked_by") } else { "proxy" };
         assert_eq!(self.text("triggered_by"), step, "{line}");
     }
 }

@@ -26,16 +26,13 @@ impl Head {
         let line = lines.next().unwrap_or_default().to_owned();
         let headers = lines
             .map(|line| {
-                let (name, value) = line
-                    .split_once(':')
-                    .unwrap_or_else(|| panic!("no colon in {line:?}"));
+                let (name, value) =
+                    line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
                 assert!(
                     !name.is_empty() && name.bytes().all(is_token_byte),
                     "header name {name:?}"
                 );
-                let clean = value
-                    .bytes()
-                    .all(|b| b == b'\t' || (b >= b' ' && b != 0x7f));
+                let clean = value.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f));
                 assert!(clean, "control character in {line:?}");
                 (name.to_owned(), value.trim_matches([' ', '\t']).to_owned())
             })
@@ -51,9 +48,7 @@ impl Head {
             .strip_prefix("HTTP/1.1 ")
             .unwrap_or_else(|| panic!("status line {:?}", self.line));
         let digits = rest.get(..3).unwrap_or_default();
-        digits
-            .parse()
-            .unwrap_or_else(|_| panic!("status line {:?}", self.line))
+        digits.parse().unwrap_or_else(|_| panic!("status line {:?}", self.line))
     }
 
     /// Every value of a name, in order.
@@ -112,26 +107,14 @@ const REFUSALS: [(u16, &str, Said); 12] = [
     (426, "unsupported_websocket_version", Said::Nothing),
     (431, "headers_too_large", Said::Nothing),
     (500, "internal_error", Said::Nothing),
-    (
-        501,
-        "not_implemented",
-        Said::Exactly("plain HTTP requests are not implemented yet"),
-    ),
-    (
-        502,
-        "upstream_unavailable",
-        Said::Exactly("the upstream application could not be reached"),
-    ),
+    (501, "not_implemented", Said::Exactly("plain HTTP requests are not implemented yet")),
+    (502, "upstream_unavailable", Said::Exactly("the upstream application could not be reached")),
     (
         502,
         "upstream_invalid_response",
         Said::Exactly("the upstream application sent an invalid response"),
     ),
-    (
-        504,
-        "upstream_timeout",
-        Said::Exactly("the upstream application did not respond in time"),
-    ),
+    (504, "upstream_timeout", Said::Exactly("the upstream application did not respond in time")),
 ];
 
 impl Answer {
@@ -186,9 +169,6 @@ impl Answer {
 /// True for an id that the proxy made: `req_` and 12 characters of `A–Z2–7`.
 pub(crate) fn is_made_request_id(id: &str) -> bool {
     id.strip_prefix("req_").is_some_and(|rest| {
-        rest.len() == 12
-            && rest
-                .bytes()
-                .all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+        rest.len() == 12 && rest.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
     })
 }

@@ -14,10 +14,7 @@ pub(crate) enum Json {
 impl Json {
     /// Reads one value; the whole text must be that value.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut reader = Reader {
-            bytes: text.as_bytes(),
-            at: 0,
-        };
+        let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
         let value = reader.value()?;
         if reader.at == text.len() {
             Ok(value)
@@ -29,10 +26,9 @@ impl Json {
     /// The member at a dotted path.
     pub(crate) fn at(&self, path: &str) -> Option<&Json> {
         path.split('.').try_fold(self, |value, key| match value {
-            Self::Object(members) => members
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value),
+            Self::Object(members) => {
+                members.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+            }
             _ => None,
         })
     }
@@ -60,11 +56,7 @@ impl Json {
 
     /// Keys of the object at `path` in the order in which they stand; an empty path is the value itself.
     pub(crate) fn keys(&self, path: &str) -> Vec<&str> {
-        let value = if path.is_empty() {
-            Some(self)
-        } else {
-            self.at(path)
-        };
+        let value = if path.is_empty() { Some(self) } else { self.at(path) };
         match value {
             Some(Self::Object(members)) => members.iter().map(|(name, _)| name.as_str()).collect(),
             _ => Vec::new(),

@@ -26,10 +26,7 @@ pub(crate) fn wire(template: impl AsRef<[u8]>) -> Vec<u8> {
         (b"{SM}", SMUGGLED),
         (b"{H}", b"Host: t.test\r\n"),
         (b"{U}", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"),
-        (
-            b"{K}",
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
-        ),
+        (b"{K}", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"),
     ];
     let mut rest = template.as_ref();
     let mut out = Vec::with_capacity(rest.len() + 256);
@@ -63,10 +60,7 @@ pub(crate) fn find(whole: &[u8], part: &[u8]) -> Option<usize> {
 
 /// The seed of a test: fixed, so that a run can be repeated; `BEHAVIOUR_SEED` sets another.
 pub(crate) fn seed() -> u64 {
-    std::env::var("BEHAVIOUR_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0x5eed_2026)
+    std::env::var("BEHAVIOUR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_2026)
 }
 
 /// xorshift64*: the same seed gives the same stream.
@@ -101,11 +95,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            random: Random::new(seed),
-            left: [0; 8],
-            used: 8,
-        }
+        Self { random: Random::new(seed), left: [0; 8], used: 8 }
     }
 
     pub(crate) fn fill(&mut self, out: &mut [u8]) {

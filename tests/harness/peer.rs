@@ -22,11 +22,8 @@ pub(crate) enum End {
 impl End {
     /// The kind of end behind a failed read, if it is one.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
-        matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        )
-        .then_some(Self::Reset)
+        matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+            .then_some(Self::Reset)
     }
 }
 
@@ -58,24 +55,14 @@ impl Peer {
     /// Takes a connected socket.
     pub(crate) fn over(socket: Socket) -> Self {
         let _not_tcp = socket.set_tcp_nodelay(true);
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("SO_RCVTIMEO");
-        socket
-            .set_write_timeout(Some(PATIENCE))
-            .expect("SO_SNDTIMEO");
-        Self {
-            socket,
-            held: Vec::new(),
-        }
+        socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+        Self { socket, held: Vec::new() }
     }
 
     /// A second handle on the same connection, for a thread of its own. Bytes read too far stay with `self`.
     pub(crate) fn twin(&self) -> Self {
-        Self {
-            socket: self.socket.try_clone().expect("dup"),
-            held: Vec::new(),
-        }
+        Self { socket: self.socket.try_clone().expect("dup"), held: Vec::new() }
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
@@ -111,9 +98,7 @@ impl Peer {
         bytes_max: usize,
         mut next: impl FnMut(usize) -> Vec<u8>,
     ) -> Sent {
-        self.socket
-            .set_write_timeout(Some(quiet))
-            .expect("SO_SNDTIMEO");
+        self.socket.set_write_timeout(Some(quiet)).expect("SO_SNDTIMEO");
         let mut taken = 0;
         let mut rest = Vec::new();
         let blocked = loop {
@@ -133,14 +118,8 @@ impl Peer {
                 Err(error) => panic!("after {taken} bytes: {error}"),
             }
         };
-        self.socket
-            .set_write_timeout(Some(PATIENCE))
-            .expect("SO_SNDTIMEO");
-        Sent {
-            taken,
-            blocked,
-            rest,
-        }
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+        Sent { taken, blocked, rest }
     }
 
     /// Reads once; `Ok(0)` is the end of input.
@@ -150,10 +129,9 @@ impl Peer {
             match self.socket.read(into) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_deadline(&error) => panic!(
-                    "nothing to read within {PATIENCE:?}; so far: {}",
-                    show(&self.held)
-                ),
+                Err(error) if is_deadline(&error) => {
+                    panic!("nothing to read within {PATIENCE:?}; so far: {}", show(&self.held))
+                }
                 Err(error) => {
                     return Err(End::of(&error).unwrap_or_else(|| panic!("reading: {error}")));
                 }
@@ -195,12 +173,7 @@ impl Peer {
     #[track_caller]
     pub(crate) fn expect(&mut self, bytes: &[u8]) {
         let seen = self.read_exact(bytes.len());
-        assert!(
-            seen == bytes,
-            "expected {}, got {}",
-            show(bytes),
-            show(&seen)
-        );
+        assert!(seen == bytes, "expected {}, got {}", show(bytes), show(&seen));
     }
 
     /// Everything until the end, and the end.
@@ -248,11 +221,7 @@ impl Peer {
     #[track_caller]
     pub(crate) fn expect_end(&mut self) -> End {
         let (bytes, end) = self.read_to_end();
-        assert!(
-            bytes.is_empty(),
-            "bytes before the end ({end:?}): {}",
-            show(&bytes)
-        );
+        assert!(bytes.is_empty(), "bytes before the end ({end:?}): {}", show(&bytes));
         end
     }
 
@@ -317,9 +286,7 @@ impl Peer {
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(self) {
-        self.socket
-            .set_linger(Some(Duration::ZERO))
-            .expect("SO_LINGER");
+        self.socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
     /// Waits until the other side has ended the connection in any way, reading and dropping.
@@ -389,9 +356,8 @@ pub(crate) fn is_consumed_within(
         let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
         let waiting = table.lines().any(|line| {
             let line = line.split_once(": ").map_or("", |(_, rest)| rest);
-            let queues = line
-                .strip_prefix(line_start.as_str())
-                .and_then(|rest| rest.split(' ').nth(1));
+            let queues =
+                line.strip_prefix(line_start.as_str()).and_then(|rest| rest.split(' ').nth(1));
             queues.is_some_and(|queues| !queues.ends_with(":00000000"))
         });
         if !waiting || Instant::now() >= deadline {

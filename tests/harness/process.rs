@@ -127,13 +127,8 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` with both outputs captured and nothing on its input.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self {
             out: Lines::follow(child.stdout.take().expect("stdout")),
             err: Lines::follow(child.stderr.take().expect("stderr")),
@@ -197,9 +192,7 @@ impl Process {
         tasks
             .filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok())
             .filter_map(|status| {
-                let line = status
-                    .lines()
-                    .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+                let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
                 line.map(|list| list.trim().to_owned())
             })
             .collect()

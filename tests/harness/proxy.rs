@@ -59,9 +59,7 @@ impl Proxy {
         };
         let listen = started.text("payload.listen");
         Self {
-            listen: listen
-                .parse()
-                .unwrap_or_else(|_| panic!("listen is {listen:?}")),
+            listen: listen.parse().unwrap_or_else(|_| panic!("listen is {listen:?}")),
             process,
             config_path: config_path.to_owned(),
             directory,
@@ -204,10 +202,8 @@ impl Proxy {
     /// Waits for a line of the operator log.
     #[track_caller]
     pub(crate) fn wait_log(&self, from: usize, part: &str) -> String {
-        let found = self
-            .process
-            .err
-            .wait(from, |line| line.contains(part).then(|| line.to_owned()));
+        let found =
+            self.process.err.wait(from, |line| line.contains(part).then(|| line.to_owned()));
         found.unwrap_or_else(|| panic!("no log line with {part:?}"))
     }
 
@@ -235,11 +231,7 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn wait_stopped(&mut self) -> Stopped {
         let code = self.process.wait_exit();
-        Stopped {
-            code,
-            events: self.events(),
-            log: self.process.err.text(),
-        }
+        Stopped { code, events: self.events(), log: self.process.err.text() }
     }
 }
 

@@ -20,10 +20,7 @@ impl Scrape {
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line:?}")))
             .collect();
-        Self {
-            text: text.to_owned(),
-            samples,
-        }
+        Self { text: text.to_owned(), samples }
     }
 
     /// The value of a series; 0 while the series is absent. Only the labels that are asked for have to agree.
@@ -51,9 +48,7 @@ impl Scrape {
 
     /// Name and value of every series with its labels written out, for comparing two scrapes.
     pub(crate) fn series(&self) -> impl Iterator<Item = (String, f64)> + '_ {
-        self.samples
-            .iter()
-            .map(|(name, labels, value)| (format!("{name} {labels:?}"), *value))
+        self.samples.iter().map(|(name, labels, value)| (format!("{name} {labels:?}"), *value))
     }
 }
 

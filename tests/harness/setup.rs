@@ -128,9 +128,7 @@ impl Setup {
         let mut command = Command::new(BINARY);
         if let Some(count) = self.descriptors_max {
             command = Command::new("sh");
-            command
-                .args(["-c", &format!("ulimit -n {count} && exec \"$@\""), "sh"])
-                .arg(BINARY);
+            command.args(["-c", &format!("ulimit -n {count} && exec \"$@\""), "sh"]).arg(BINARY);
         }
         command
             .args(arguments)
@@ -169,9 +167,7 @@ fn io_uring_filter(errno: u32) -> BpfProgram {
         SeccompAction::Errno(errno),
         architecture,
     );
-    filter
-        .and_then(BpfProgram::try_from)
-        .expect("a filter of one system call")
+    filter.and_then(BpfProgram::try_from).expect("a filter of one system call")
 }
 
 fn write_level(out: &mut String, entries: &[(&String, &String)], depth: usize) {

@@ -36,18 +36,14 @@ impl Upstream {
         if address.is_ipv6() {
             socket.set_only_v6(true).expect("IPV6_V6ONLY");
         }
-        socket
-            .bind(&address.into())
-            .unwrap_or_else(|error| panic!("bind {address}: {error}"));
+        socket.bind(&address.into()).unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let bound = socket.local_addr().expect("address").as_socket();
         Self::listen(socket, Address::Tcp(bound.expect("an IP socket")), 1024)
     }
 
     /// Connections accepted from now on take little before their reader reads.
     pub(crate) fn with_receive_buffer(self, bytes: usize) -> Self {
-        self.listener
-            .set_recv_buffer_size(bytes)
-            .expect("SO_RCVBUF");
+        self.listener.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
         self
     }
 
@@ -64,11 +60,7 @@ impl Upstream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         socket.bind(&any.into()).expect("bind");
-        let bound = socket
-            .local_addr()
-            .expect("address")
-            .as_socket()
-            .expect("an IP socket");
+        let bound = socket.local_addr().expect("address").as_socket().expect("an IP socket");
         let hole = Self::listen(socket, Address::Tcp(bound), 0);
         let mut fill = Vec::new();
         loop {
@@ -83,9 +75,7 @@ impl Upstream {
 
     fn listen(listener: Socket, address: Address, backlog: i32) -> Self {
         listener.listen(backlog).expect("listen");
-        listener
-            .set_read_timeout(Some(PATIENCE))
-            .expect("SO_RCVTIMEO");
+        listener.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
         Self { listener, address }
     }
 
@@ -164,11 +154,7 @@ impl Upstream {
                 running.push(std::thread::spawn(move || play(Peer::over(socket))));
             }
         });
-        Serving {
-            url,
-            waker,
-            accept: Some(accept),
-        }
+        Serving { url, waker, accept: Some(accept) }
     }
 
     /// Completes every handshake and sends back every byte.
@@ -267,12 +253,7 @@ impl Conn {
             let record = Arc::clone(&record);
             move || read_all(&socket, &record)
         });
-        Self {
-            peer,
-            record,
-            reader: Some(reader),
-            taken: 0,
-        }
+        Self { peer, record, reader: Some(reader), taken: 0 }
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -303,12 +284,7 @@ impl Conn {
                 "the upstream never got {what}; end: {:?}, got: {got}",
                 seen.end
             );
-            seen = self
-                .record
-                .changed
-                .wait_timeout(seen, left)
-                .expect("record")
-                .0;
+            seen = self.record.changed.wait_timeout(seen, left).expect("record").0;
         }
     }
 
@@ -337,12 +313,7 @@ impl Conn {
     #[track_caller]
     pub(crate) fn expect(&mut self, bytes: &[u8]) {
         let seen = self.read_exact(bytes.len());
-        assert!(
-            seen == bytes,
-            "expected {}, got {}",
-            show(bytes),
-            show(&seen)
-        );
+        assert!(seen == bytes, "expected {}, got {}", show(bytes), show(&seen));
     }
 
     /// What has arrived and was not asked for yet.
@@ -383,12 +354,7 @@ impl Conn {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the upstream connection never ended");
-            seen = self
-                .record
-                .changed
-                .wait_timeout(seen, left)
-                .expect("record")
-                .0;
+            seen = self.record.changed.wait_timeout(seen, left).expect("record").0;
         }
     }
 
@@ -398,10 +364,7 @@ impl Conn {
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(mut self) {
-        self.peer
-            .socket()
-            .set_linger(Some(Duration::ZERO))
-            .expect("SO_LINGER");
+        self.peer.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
         self.stop_reader();
     }
 

@@ -23,10 +23,7 @@ pub(crate) fn eventually_within<T>(
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(
-            Instant::now() < deadline,
-            "not seen within {patience:?}: {what}"
-        );
+        assert!(Instant::now() < deadline, "not seen within {patience:?}: {what}");
         // Not a wait for the proxy: it only keeps the poll from taking a core away from it.
         std::thread::park_timeout(Duration::from_millis(2));
     }

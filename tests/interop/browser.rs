@@ -28,9 +28,7 @@ struct Browser {
 
 fn installed(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 impl Browser {
@@ -39,10 +37,7 @@ impl Browser {
         let (chromium, driver) = (installed("chromium"), installed("chromedriver"));
         let (Some(chromium), Some(driver)) = (chromium, driver) else {
             let required = std::env::var_os("VIBEWARDEN_TEST_BROWSER");
-            assert!(
-                required.is_none_or(|it| it != "required"),
-                "no chromium with chromedriver"
-            );
+            assert!(required.is_none_or(|it| it != "required"), "no chromium with chromedriver");
             println!("skipped: no chromium with chromedriver is installed");
             return None;
         };
@@ -113,10 +108,7 @@ impl Browser {
 
     #[track_caller]
     fn click(&self, id: &str) {
-        self.run(
-            "document.getElementById(arguments[0]).click();",
-            &json!([id]),
-        );
+        self.run("document.getElementById(arguments[0]).click();", &json!([id]));
     }
 
     /// Waits until the text of an element of the page contains `part`.
@@ -127,9 +119,7 @@ impl Browser {
         eventually(&format!("{selector} with {part:?}"), || {
             let texts = self.run(script, &json!([selector]));
             let mut texts = texts.as_array().expect("texts").iter();
-            texts
-                .any(|text| text.as_str().is_some_and(|text| text.contains(part)))
-                .then_some(())
+            texts.any(|text| text.as_str().is_some_and(|text| text.contains(part))).then_some(())
         });
     }
 }
@@ -188,10 +178,7 @@ fn demo_page(driver: Driver) {
     browser.wait_text("#address", &format!("ws://{}/", proxy.address()));
     browser.wait_text("#status[data-state=open]", "open");
     browser.wait_text("#messages .received", "hello from the browser");
-    browser.run(
-        "document.getElementById('text').value = 'typed';",
-        &json!([]),
-    );
+    browser.run("document.getElementById('text').value = 'typed';", &json!([]));
     browser.click("send");
     browser.wait_text("#messages .received", "typed");
     browser.click("binary");
@@ -202,9 +189,7 @@ fn demo_page(driver: Driver) {
         "#status[data-state=closed]",
         "closed with code 1000, \"closed by the visitor\"",
     );
-    proxy.wait_event("the end of the session", |event| {
-        event.is("websocket.closed")
-    });
+    proxy.wait_event("the end of the session", |event| event.is("websocket.closed"));
     browser.click("connect");
     browser.wait_text("#count", "4 sent, 4 received");
 }
@@ -238,11 +223,7 @@ fn conversation(driver: Driver, library: Library) {
     for close in report["closed"].as_array().expect("closes") {
         let path = close["path"].as_str().expect("a path");
         let (code, reason) = application.reports.closed(path);
-        assert_eq!(
-            json!([code, reason]),
-            json!([close["code"], close["reason"]]),
-            "{path}"
-        );
+        assert_eq!(json!([code, reason]), json!([close["code"], close["reason"]]), "{path}");
     }
     bytes_show_the_compression(&proxy, true);
 }

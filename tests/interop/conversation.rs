@@ -39,20 +39,9 @@ fn negotiated_end_to_end(client: &Reports, application: &Reports) {
         let seen = application
             .wait(|report| report["event"] == "opened" && report["path"] == sent["path"])
             .unwrap_or_else(|| panic!("the application saw no {}", sent["path"]));
-        assert_eq!(
-            seen["request"], sent["request"],
-            "request of {}",
-            sent["path"]
-        );
-        assert_eq!(
-            seen["response"], sent["response"],
-            "response of {}",
-            sent["path"]
-        );
-        assert_eq!(
-            sent["response"]["sec-websocket-protocol"],
-            json!(["chat.v2"])
-        );
+        assert_eq!(seen["request"], sent["request"], "request of {}", sent["path"]);
+        assert_eq!(seen["response"], sent["response"], "response of {}", sent["path"]);
+        assert_eq!(sent["response"]["sec-websocket-protocol"], json!(["chat.v2"]));
         assert_eq!(sent["request"]["authorization"], json!(["Bearer a.b-c"]));
     }
 }
@@ -76,10 +65,7 @@ fn closes_unchanged(client: &Reports, application: &Reports) {
 pub(crate) fn streams_equal(client: &Reports, application: &Reports) {
     for end in [client, application] {
         let received = end.wait(|report| report["event"] == "received");
-        assert_eq!(
-            received.map(|report| report["equal"].clone()),
-            Some(Value::Bool(true))
-        );
+        assert_eq!(received.map(|report| report["equal"].clone()), Some(Value::Bool(true)));
     }
 }
 

@@ -86,10 +86,7 @@ impl Foreign {
             .arg(scripts.join(format!("{program}.{ending}")))
             .args(arguments)
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env(
-                "VIBEWARDEN_TEST_NODE_ROOT",
-                installed().join("package.json"),
-            )
+            .env("VIBEWARDEN_TEST_NODE_ROOT", installed().join("package.json"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(complaints.try_clone().expect("a file"))
@@ -144,18 +141,13 @@ pub(crate) fn application(library: Library, place: Place<'_>) -> Application {
         let (child, reports) = Foreign::start(library, "application", path.as_slice());
         (Running::Child { _child: child }, reports)
     };
-    let listening = reports
-        .wait(|report| report["event"] == "listening")
-        .expect("the application must listen");
+    let listening =
+        reports.wait(|report| report["event"] == "listening").expect("the application must listen");
     let url = match path {
         Some(path) => format!("unix:{path}"),
         None => format!("http://127.0.0.1:{}", listening["port"]),
     };
-    Application {
-        url,
-        reports,
-        _running: running,
-    }
+    Application { url, reports, _running: running }
 }
 
 /// Runs a client to its end and returns its reports; the last one is `done`.

@@ -7,11 +7,7 @@ mod conversation;
 mod demo;
 mod foreign;
 #[path = "../harness/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the behaviour tests use the rest of it"
-)]
+#[allow(dead_code, unused_imports, reason = "the behaviour tests use the rest of it")]
 mod harness;
 mod pairs;
 mod reports;

@@ -30,9 +30,7 @@ struct State {
 impl Reports {
     /// Reads `source` to its end, on a thread of its own.
     pub(crate) fn follow(source: impl Read + Send + 'static) -> Self {
-        let reports = Self {
-            shared: Arc::default(),
-        };
+        let reports = Self { shared: Arc::default() };
         let shared = Arc::clone(&reports.shared);
         std::thread::spawn(move || {
             for line in BufReader::new(source).lines().map_while(Result::ok) {
@@ -66,9 +64,7 @@ impl Reports {
         let (state, _) = self
             .shared
             .changed
-            .wait_timeout_while(state, PATIENCE, |state| {
-                !state.ended && found(state).is_none()
-            })
+            .wait_timeout_while(state, PATIENCE, |state| !state.ended && found(state).is_none())
             .expect("reports");
         found(&state)
     }

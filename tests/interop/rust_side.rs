@@ -36,12 +36,8 @@ const REQUEST_FIELDS: [&str; 7] = [
     "cookie",
     "origin",
 ];
-const RESPONSE_FIELDS: [&str; 4] = [
-    "sec-websocket-accept",
-    "sec-websocket-protocol",
-    "sec-websocket-extensions",
-    "x-application",
-];
+const RESPONSE_FIELDS: [&str; 4] =
+    ["sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions", "x-application"];
 
 /// Where a program reports to.
 #[derive(Clone)]
@@ -87,13 +83,9 @@ async fn send_stream<S: AsyncRead + AsyncWrite + Unpin>(
     for number in 0..bytes / BLOCK_BYTES {
         block[..8].copy_from_slice(&number.to_be_bytes());
         digest.update(&block);
-        sink.send(Message::binary(block.clone()))
-            .await
-            .expect("send");
+        sink.send(Message::binary(block.clone())).await.expect("send");
     }
-    sink.send(Message::text(sha1_text(digest)))
-        .await
-        .expect("send");
+    sink.send(Message::text(sha1_text(digest))).await.expect("send");
 }
 
 async fn receive_stream<S: AsyncRead + AsyncWrite + Unpin>(
@@ -121,10 +113,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     teller: &Teller,
 ) -> (Socket<S>, bool) {
     let (mut sink, mut stream) = socket.split();
-    let ((), (count, equal)) = tokio::join!(
-        send_stream(&mut sink, bytes, seed),
-        receive_stream(&mut stream)
-    );
+    let ((), (count, equal)) =
+        tokio::join!(send_stream(&mut sink, bytes, seed), receive_stream(&mut stream));
     teller.say(&json!({"event": "received", "bytes": count, "equal": equal}));
     let socket = sink.reunite(stream).expect("halves of one socket");
     (socket, equal && count == bytes)
@@ -145,10 +135,7 @@ impl Drop for Running {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// Starts the application; it reports `listening` when it does.
@@ -173,10 +160,7 @@ pub(crate) fn application(place: Place<'_>) -> (Running, Reports) {
             tokio::select! { () = accepting => {}, _ = stopped => {} }
         });
     });
-    let running = Running {
-        stop: Some(stop),
-        thread: Some(thread),
-    };
+    let running = Running { stop: Some(stop), thread: Some(thread) };
     (running, reports)
 }
 
@@ -198,17 +182,11 @@ async fn accept_unix(listener: UnixListener, teller: Teller) {
 
 async fn session<S: AsyncRead + AsyncWrite + Unpin>(stream: S, teller: Teller) {
     let mut path = String::new();
-    #[expect(
-        clippy::result_large_err,
-        reason = "the library fixes the type of the callback"
-    )]
+    #[expect(clippy::result_large_err, reason = "the library fixes the type of the callback")]
     let choose = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
         let fields = response.headers_mut();
         fields.insert("X-Application", HeaderValue::from_static("rust"));
-        fields.insert(
-            "Sec-WebSocket-Protocol",
-            HeaderValue::from_static("chat.v2"),
-        );
+        fields.insert("Sec-WebSocket-Protocol", HeaderValue::from_static("chat.v2"));
         path = request.uri().to_string();
         teller.say(&json!({
             "event": "opened",
@@ -236,14 +214,9 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(stream: S, teller: Teller) {
             let _first = socket.next().await;
             socket.close(Some(frame)).await.expect("close");
         }
-        "/ping" => socket
-            .send(Message::Ping("from the application".into()))
-            .await
-            .expect("ping"),
+        "/ping" => socket.send(Message::Ping("from the application".into())).await.expect("ping"),
         "/both" => {
-            let bytes = value("bytes")
-                .and_then(|bytes| bytes.parse().ok())
-                .expect("a size");
+            let bytes = value("bytes").and_then(|bytes| bytes.parse().ok()).expect("a size");
             let equal;
             (socket, equal) = exchange(socket, bytes, 2, &teller).await;
             if equal {
@@ -281,9 +254,7 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .and_then(|code| std::str::from_utf8(code).ok());
+        let code = after.get(..2).and_then(|code| std::str::from_utf8(code).ok());
         let byte = code.and_then(|code| u8::from_str_radix(code, 16).ok());
         (bytes, rest) = match (first, byte) {
             (b'%', Some(byte)) => ([bytes, vec![byte]].concat(), &after[2..]),
@@ -296,11 +267,7 @@ fn decoded(text: &str) -> String {
 const CLOSES: [(u16, &str, &str); 6] = [
     (1000, "", ""),
     (1001, "going away", "going%20away"),
-    (
-        1008,
-        "against the rules: ünïcödé",
-        "against%20the%20rules%3A%20%C3%BCn%C3%AFc%C3%B6d%C3%A9",
-    ),
+    (1008, "against the rules: ünïcödé", "against%20the%20rules%3A%20%C3%BCn%C3%AFc%C3%B6d%C3%A9"),
     (1011, "fault", "fault"),
     (3000, "registered", "registered"),
     (4999, "own", "own"),
@@ -310,10 +277,7 @@ const CLOSES: [(u16, &str, &str); 6] = [
 #[track_caller]
 pub(crate) fn client(url: &str, script: &str, bytes: usize) -> Reports {
     let (teller, reports) = Teller::new();
-    let client = Client {
-        url: url.to_owned(),
-        teller,
-    };
+    let client = Client { url: url.to_owned(), teller };
     let script = async {
         match script {
             "conversation" => client.conversation(bytes).await,
@@ -332,9 +296,7 @@ struct Client {
 
 impl Client {
     async fn session(&self, path: &str) -> Socket<TcpStream> {
-        let mut request = format!("{}{path}", self.url)
-            .into_client_request()
-            .expect("a URL");
+        let mut request = format!("{}{path}", self.url).into_client_request().expect("a URL");
         let fields = request.headers_mut();
         for (name, value) in [
             ("Authorization", "Bearer a.b-c"),
@@ -367,10 +329,7 @@ impl Client {
         self.ping().await;
         self.both(bytes).await;
         let mut socket = self.session("/echo?n=abrupt").await;
-        assert_eq!(
-            echoed(&mut socket, Message::text("x")).await,
-            Message::text("x")
-        );
+        assert_eq!(echoed(&mut socket, Message::text("x")).await, Message::text("x"));
         drop(socket);
     }
 
@@ -378,20 +337,14 @@ impl Client {
         let mut socket = self.session("/echo?n=1").await;
         let long = "x".repeat(70_000);
         for text in ["", "hello", "ünïcödé ✓", &long] {
-            assert_eq!(
-                echoed(&mut socket, Message::text(text)).await,
-                Message::text(text)
-            );
+            assert_eq!(echoed(&mut socket, Message::text(text)).await, Message::text(text));
         }
         let mut random = fastrand::Rng::with_seed(1);
         for size in [0, 1, 125, 126, 65_535, 65_536, 1_048_576] {
             let mut bytes = vec![0; size];
             random.fill(&mut bytes);
             let message = Message::binary(bytes);
-            assert!(
-                echoed(&mut socket, message.clone()).await == message,
-                "{size} bytes changed"
-            );
+            assert!(echoed(&mut socket, message.clone()).await == message, "{size} bytes changed");
         }
         let pong = echoed(&mut socket, Message::Ping("from the client".into())).await;
         assert_eq!(pong, Message::Pong("from the client".into()));
@@ -401,10 +354,7 @@ impl Client {
     async fn compressible(&self) {
         let mut socket = self.session("/compressible").await;
         let zeros = Message::binary(vec![0; 1_048_576]);
-        assert!(
-            echoed(&mut socket, zeros.clone()).await == zeros,
-            "zeros changed"
-        );
+        assert!(echoed(&mut socket, zeros.clone()).await == zeros, "zeros changed");
         finish(&mut socket, Some((1000, ""))).await;
     }
 
@@ -412,9 +362,7 @@ impl Client {
         let (mut sink, mut stream) = self.session("/echo?n=small").await.split();
         let send = async {
             for number in 0..SMALL_MESSAGES {
-                sink.send(Message::text(number.to_string()))
-                    .await
-                    .expect("send");
+                sink.send(Message::text(number.to_string())).await.expect("send");
             }
         };
         let receive = async {
@@ -424,11 +372,7 @@ impl Client {
             }
         };
         tokio::join!(send, receive);
-        finish(
-            &mut sink.reunite(stream).expect("halves of one socket"),
-            Some((1000, "")),
-        )
-        .await;
+        finish(&mut sink.reunite(stream).expect("halves of one socket"), Some((1000, ""))).await;
     }
 
     async fn closes(&self) {
@@ -439,9 +383,7 @@ impl Client {
             self.teller
                 .say(&json!({"event": "closed", "path": path, "code": code, "reason": reason}));
 
-            let mut socket = self
-                .session(&format!("/close?code={code}&reason={encoded}"))
-                .await;
+            let mut socket = self.session(&format!("/close?code={code}&reason={encoded}")).await;
             let close = echoed(&mut socket, Message::text("now")).await;
             assert_eq!(status(&close), Some((code, reason.to_owned())));
         }
@@ -488,10 +430,7 @@ fn status(message: &Message) -> Option<(u16, String)> {
 
 /// Closes and waits for the end of the connection; returns the status of the answer.
 async fn finish(socket: &mut Socket<TcpStream>, code: Option<(u16, &str)>) -> (u16, String) {
-    let frame = code.map(|(code, reason)| CloseFrame {
-        code: code.into(),
-        reason: reason.into(),
-    });
+    let frame = code.map(|(code, reason)| CloseFrame { code: code.into(), reason: reason.into() });
     socket.close(frame).await.expect("close");
     let mut answer = (1006, String::new());
     loop {

@@ -30,49 +30,17 @@ const CRATES: [(&str, &[&str]); 6] = [
 
 /// Modules that a file below the prefix must not name: imports point one way, wire ← admission ← proxy and control.
 const ARROWS: [(&str, &[&str]); 11] = [
-    (
-        "src/wire/",
-        &["admission", "proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/admission/",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
+    ("src/wire/", &["admission", "proxy", "control", "server", "cli", "demo"]),
+    ("src/admission/", &["proxy", "control", "server", "cli", "demo"]),
     ("src/proxy/", &["control", "server", "cli", "demo"]),
     ("src/control/", &["proxy", "server", "cli", "demo"]),
-    (
-        "src/demo/",
-        &["wire", "admission", "proxy", "control", "server", "cli"],
-    ),
-    (
-        "src/config/",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/refusal",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
+    ("src/demo/", &["wire", "admission", "proxy", "control", "server", "cli"]),
+    ("src/config/", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/refusal", &["proxy", "control", "server", "cli", "demo"]),
     ("src/event", &["proxy", "control", "server", "cli", "demo"]),
-    (
-        "src/metrics",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/published",
-        &["proxy", "control", "server", "cli", "demo"],
-    ),
-    (
-        "src/sys",
-        &[
-            "wire",
-            "admission",
-            "proxy",
-            "control",
-            "server",
-            "cli",
-            "demo",
-        ],
-    ),
+    ("src/metrics", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/published", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/sys", &["wire", "admission", "proxy", "control", "server", "cli", "demo"]),
 ];
 
 /// Every rule for Rust files.
@@ -153,9 +121,8 @@ fn crate_segments(source: &Source, at: usize) -> Vec<&str> {
 }
 
 fn arrows(source: &Source) -> Vec<String> {
-    let Some((prefix, forbidden)) = ARROWS
-        .iter()
-        .find(|(prefix, _)| source.path.starts_with(prefix))
+    let Some((prefix, forbidden)) =
+        ARROWS.iter().find(|(prefix, _)| source.path.starts_with(prefix))
     else {
         return Vec::new();
     };
@@ -179,11 +146,8 @@ fn clocks(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     let mut complaints = Vec::new();
-    for (at, token) in source
-        .tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, token)| !source.is_test(token.line))
+    for (at, token) in
+        source.tokens.iter().enumerate().filter(|(_, token)| !source.is_test(token.line))
     {
         let reads = ["Instant", "SystemTime", "Timestamp", "Zoned"].contains(&token.text.as_str())
             && source.matches(at + 1, &[":", ":", "now"]);
@@ -229,27 +193,15 @@ fn pure_folders(source: &Source) -> Vec<String> {
 }
 
 fn unsafe_in_sys_only(source: &Source) -> Vec<String> {
-    let found = source
-        .tokens
-        .iter()
-        .filter(|token| token.text == "unsafe" && source.path != "src/sys.rs");
-    found
-        .map(|token| complaint(source, token.line, "unsafe stands in src/sys.rs only"))
-        .collect()
+    let found =
+        source.tokens.iter().filter(|token| token.text == "unsafe" && source.path != "src/sys.rs");
+    found.map(|token| complaint(source, token.line, "unsafe stands in src/sys.rs only")).collect()
 }
 
 fn file_length(source: &Source) -> Vec<String> {
-    let lines = source
-        .test_lines
-        .iter()
-        .filter(|is_test| !**is_test)
-        .count();
+    let lines = source.test_lines.iter().filter(|is_test| !**is_test).count();
     if in_src(source) && lines > FILE_LINES_MAX {
-        return vec![complaint(
-            source,
-            0,
-            &format!("{lines} lines, at most {FILE_LINES_MAX}"),
-        )];
+        return vec![complaint(source, 0, &format!("{lines} lines, at most {FILE_LINES_MAX}"))];
     }
     Vec::new()
 }
@@ -264,10 +216,7 @@ fn function_length(source: &Source) -> Vec<String> {
         complaint(
             source,
             f.line,
-            &format!(
-                "fn {} has {} lines, at most {FUNCTION_LINES_MAX}",
-                f.name, f.lines
-            ),
+            &format!("fn {} has {} lines, at most {FUNCTION_LINES_MAX}", f.name, f.lines),
         )
     })
     .collect()
@@ -293,24 +242,14 @@ fn words(name: &str) -> Vec<String> {
 }
 
 fn is_empty_name(name: &str) -> bool {
-    words(name)
-        .iter()
-        .any(|word| EMPTY_WORDS.contains(&word.as_str()))
+    words(name).iter().any(|word| EMPTY_WORDS.contains(&word.as_str()))
 }
 
 fn names(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
-    let file = source
-        .path
-        .trim_end_matches(".rs")
-        .split('/')
-        .find(|part| is_empty_name(part));
+    let file = source.path.trim_end_matches(".rs").split('/').find(|part| is_empty_name(part));
     if let Some(part) = file {
-        complaints.push(complaint(
-            source,
-            0,
-            &format!("`{part}` does not say what it holds"),
-        ));
+        complaints.push(complaint(source, 0, &format!("`{part}` does not say what it holds")));
     }
     for (at, token) in source.tokens.iter().enumerate() {
         let defines =
@@ -338,11 +277,7 @@ fn module_headers(source: &Source) -> Vec<String> {
     if !in_src(source) || !source.path.ends_with("/mod.rs") {
         return Vec::new();
     }
-    let header: String = source
-        .raw
-        .lines()
-        .map_while(|line| line.strip_prefix("//!"))
-        .collect();
+    let header: String = source.raw.lines().map_while(|line| line.strip_prefix("//!")).collect();
     if sentences(&header) < 3 {
         return vec![complaint(
             source,
@@ -354,25 +289,15 @@ fn module_headers(source: &Source) -> Vec<String> {
 }
 
 fn peer_input_lints(source: &Source) -> Vec<String> {
-    if ![
-        "src/wire/mod.rs",
-        "src/admission/mod.rs",
-        "src/proxy/mod.rs",
-    ]
-    .contains(&source.path.as_str())
+    if !["src/wire/mod.rs", "src/admission/mod.rs", "src/proxy/mod.rs"]
+        .contains(&source.path.as_str())
     {
         return Vec::new();
     }
-    let denied: Vec<&str> = source
-        .tokens
-        .iter()
-        .map(|token| token.text.as_str())
-        .collect();
+    let denied: Vec<&str> = source.tokens.iter().map(|token| token.text.as_str()).collect();
     let wanted = ["unwrap_used", "expect_used", "indexing_slicing", "panic"];
     let missing = wanted.iter().filter(|lint| !denied.contains(lint));
-    missing
-        .map(|lint| complaint(source, 0, &format!("must deny clippy::{lint}")))
-        .collect()
+    missing.map(|lint| complaint(source, 0, &format!("must deny clippy::{lint}"))).collect()
 }
 
 fn ignored_tests(source: &Source) -> Vec<String> {
@@ -397,11 +322,7 @@ fn ignored_tests(source: &Source) -> Vec<String> {
 fn has_date(text: &str) -> bool {
     let shape = |window: &[u8]| {
         window.iter().enumerate().all(|(at, byte)| {
-            if at == 4 || at == 7 {
-                *byte == b'-'
-            } else {
-                byte.is_ascii_digit()
-            }
+            if at == 4 || at == 7 { *byte == b'-' } else { byte.is_ascii_digit() }
         })
     };
     text.as_bytes().windows(10).any(shape)
@@ -464,20 +385,12 @@ fn leftovers(source: &Source) -> Vec<String> {
 
 /// Complaint about a script that pauses: the words of the languages that the tests use.
 pub(crate) fn script_pauses(path: &str, text: &str) -> Vec<String> {
-    let pauses = [
-        "time.sleep(",
-        "asyncio.sleep(",
-        "setTimeout(",
-        "timers/promises",
-    ];
+    let pauses = ["time.sleep(", "asyncio.sleep(", "setTimeout(", "timers/promises"];
     let lines = text.lines().enumerate();
     let found = lines.filter(|(_, line)| pauses.iter().any(|pause| line.contains(pause)));
     found
         .map(|(line, _)| {
-            format!(
-                "{path}:{}: a test waits for something it can see, with a deadline",
-                line + 1
-            )
+            format!("{path}:{}: a test waits for something it can see, with a deadline", line + 1)
         })
         .collect()
 }
@@ -499,41 +412,17 @@ fn all(path: &str, text: &str) -> Vec<String> {
 /// Checks that the snippet is complained about at that path, and that nothing is wrong with it at the other.
 #[cfg(test)]
 fn only_at(bad_path: &str, good_path: &str, text: &str) {
-    assert_ne!(
-        all(bad_path, text),
-        Vec::<String>::new(),
-        "{bad_path} must be refused:\n{text}"
-    );
-    assert_eq!(
-        all(good_path, text),
-        Vec::<String>::new(),
-        "{good_path} must be accepted:\n{text}"
-    );
+    assert_ne!(all(bad_path, text), Vec::<String>::new(), "{bad_path} must be refused:\n{text}");
+    assert_eq!(all(good_path, text), Vec::<String>::new(), "{good_path} must be accepted:\n{text}");
 }
 
 #[test]
 fn a_crate_outside_its_place_is_found() {
-    only_at(
-        "src/control/a.rs",
-        "src/proxy/a.rs",
-        "use monoio::net::TcpStream;",
-    );
-    only_at(
-        "src/server.rs",
-        "src/proxy/a.rs",
-        "fn a() { ::monoio::spawn(b); }",
-    );
-    only_at(
-        "src/proxy/a.rs",
-        "src/demo/a.rs",
-        "use tokio::net::TcpStream;",
-    );
+    only_at("src/control/a.rs", "src/proxy/a.rs", "use monoio::net::TcpStream;");
+    only_at("src/server.rs", "src/proxy/a.rs", "fn a() { ::monoio::spawn(b); }");
+    only_at("src/proxy/a.rs", "src/demo/a.rs", "use tokio::net::TcpStream;");
     only_at("src/proxy/a.rs", "src/control/a.rs", "use notify;");
-    only_at(
-        "src/proxy/a.rs",
-        "src/control/a.rs",
-        "use { redis::Client, std::fmt };",
-    );
+    only_at("src/proxy/a.rs", "src/control/a.rs", "use { redis::Client, std::fmt };");
     assert_eq!(
         all(
             "src/proxy/a.rs",
@@ -545,59 +434,24 @@ fn a_crate_outside_its_place_is_found() {
 
 #[test]
 fn an_arrow_the_wrong_way_is_found() {
-    only_at(
-        "src/wire/a.rs",
-        "src/admission/a.rs",
-        "use crate::admission::address::Client;",
-    );
-    only_at(
-        "src/control/a.rs",
-        "src/proxy/a.rs",
-        "use crate::proxy::core::Core;",
-    );
-    only_at(
-        "src/proxy/a.rs",
-        "src/control/a.rs",
-        "use crate::{config::Config, control::reload};",
-    );
-    only_at(
-        "src/event.rs",
-        "src/server.rs",
-        "fn a() { crate::proxy::relay::b(); }",
-    );
-    assert_eq!(
-        all("src/wire/a.rs", "use crate::{config::{proxy, Cidr}, wire};"),
-        [""; 0]
-    );
+    only_at("src/wire/a.rs", "src/admission/a.rs", "use crate::admission::address::Client;");
+    only_at("src/control/a.rs", "src/proxy/a.rs", "use crate::proxy::core::Core;");
+    only_at("src/proxy/a.rs", "src/control/a.rs", "use crate::{config::Config, control::reload};");
+    only_at("src/event.rs", "src/server.rs", "fn a() { crate::proxy::relay::b(); }");
+    assert_eq!(all("src/wire/a.rs", "use crate::{config::{proxy, Cidr}, wire};"), [""; 0]);
 }
 
 #[test]
 fn a_clock_outside_the_clock_file_is_found() {
-    only_at(
-        "src/proxy/relay.rs",
-        "src/clock.rs",
-        "fn a() { std::time::Instant::now(); }",
-    );
-    only_at(
-        "src/control/a.rs",
-        "src/clock.rs",
-        "fn a() { jiff::Timestamp::now(); }",
-    );
-    only_at(
-        "src/proxy/relay.rs",
-        "src/clock.rs",
-        "fn a() { start.elapsed(); }",
-    );
+    only_at("src/proxy/relay.rs", "src/clock.rs", "fn a() { std::time::Instant::now(); }");
+    only_at("src/control/a.rs", "src/clock.rs", "fn a() { jiff::Timestamp::now(); }");
+    only_at("src/proxy/relay.rs", "src/clock.rs", "fn a() { start.elapsed(); }");
     only_at("src/wire/a.rs", "tests/a.rs", "fn a() { Instant::now(); }");
 }
 
 #[test]
 fn a_socket_or_task_in_a_pure_folder_is_found() {
-    only_at(
-        "src/wire/a.rs",
-        "src/control/a.rs",
-        "use std::net::TcpStream;",
-    );
+    only_at("src/wire/a.rs", "src/control/a.rs", "use std::net::TcpStream;");
     only_at("src/admission/a.rs", "src/control/a.rs", "async fn a() {}");
 }
 
@@ -605,10 +459,7 @@ fn a_socket_or_task_in_a_pure_folder_is_found() {
 fn unsafe_is_found_outside_sys() {
     only_at("src/proxy/a.rs", "src/sys.rs", "fn a() { unsafe { b() } }");
     assert_eq!(
-        all(
-            "src/proxy/a.rs",
-            "#![deny(unsafe_code)] // unsafe\nconst A: &str = \"unsafe\";"
-        ),
+        all("src/proxy/a.rs", "#![deny(unsafe_code)] // unsafe\nconst A: &str = \"unsafe\";"),
         [""; 0]
     );
 }
@@ -616,29 +467,11 @@ fn unsafe_is_found_outside_sys() {
 #[test]
 fn long_files_and_functions_are_found() {
     let statements = "    b();\n".repeat(FUNCTION_LINES_MAX - 2);
-    assert_eq!(
-        all("src/a.rs", &format!("fn a() {{\n{statements}}}\n")),
-        [""; 0]
-    );
-    only_at(
-        "src/a.rs",
-        "src/a/tests.rs",
-        &format!("fn a() {{\n{statements}    b();\n}}\n"),
-    );
-    assert_eq!(
-        all("src/a.rs", &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX)),
-        [""; 0]
-    );
-    only_at(
-        "src/a.rs",
-        "tests/a.rs",
-        &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX + 1),
-    );
-    only_at(
-        "src/a.rs",
-        "benches/a.rs",
-        &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX + 1),
-    );
+    assert_eq!(all("src/a.rs", &format!("fn a() {{\n{statements}}}\n")), [""; 0]);
+    only_at("src/a.rs", "src/a/tests.rs", &format!("fn a() {{\n{statements}    b();\n}}\n"));
+    assert_eq!(all("src/a.rs", &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX)), [""; 0]);
+    only_at("src/a.rs", "tests/a.rs", &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX + 1));
+    only_at("src/a.rs", "benches/a.rs", &"const A: u8 = 1;\n".repeat(FILE_LINES_MAX + 1));
 }
 
 #[test]
@@ -646,18 +479,10 @@ fn empty_names_are_found() {
     only_at("src/utils.rs", "src/relay.rs", "");
     only_at("src/common/relay.rs", "src/relay.rs", "");
     for name in ["ConnectionManager", "HTTPHandler", "Data", "TlsInfo"] {
-        assert_ne!(
-            all("src/a.rs", &format!("struct {name};")),
-            [""; 0],
-            "{name}"
-        );
+        assert_ne!(all("src/a.rs", &format!("struct {name};")), [""; 0], "{name}");
     }
     for name in ["Database", "Informed", "Relayed", "Datagram"] {
-        assert_eq!(
-            all("src/a.rs", &format!("struct {name};")),
-            [""; 0],
-            "{name}"
-        );
+        assert_eq!(all("src/a.rs", &format!("struct {name};")), [""; 0], "{name}");
     }
 }
 
@@ -666,11 +491,7 @@ fn a_module_without_its_three_sentences_is_found() {
     let header =
         "//! What lives here. What never\n//! lives here (no I/O).\n//! Called by `cli`.\n";
     assert_eq!(all("src/a/mod.rs", header), [""; 0]);
-    only_at(
-        "src/a/mod.rs",
-        "src/a.rs",
-        "//! What lives here. What never does.\n",
-    );
+    only_at("src/a/mod.rs", "src/a.rs", "//! What lives here. What never does.\n");
     only_at("src/a/mod.rs", "src/a.rs", &format!("use a;\n{header}"));
 }
 
@@ -678,15 +499,8 @@ fn a_module_without_its_three_sentences_is_found() {
 fn a_folder_that_reads_peer_input_without_the_lints_is_found() {
     let header =
         "//! A. B. C.\n#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing";
-    assert_eq!(
-        all("src/wire/mod.rs", &format!("{header}, clippy::panic)]\n")),
-        [""; 0]
-    );
-    only_at(
-        "src/proxy/mod.rs",
-        "src/config/mod.rs",
-        &format!("{header})]\n"),
-    );
+    assert_eq!(all("src/wire/mod.rs", &format!("{header}, clippy::panic)]\n")), [""; 0]);
+    only_at("src/proxy/mod.rs", "src/config/mod.rs", &format!("{header})]\n"));
 }
 
 #[test]
@@ -694,41 +508,19 @@ fn an_ignored_test_without_reason_or_date_is_found() {
     let dated = "#[test]\n#[ignore = \"needs a kernel from 2026-12-31 on\"]\nfn a() {}";
     assert_eq!(all("tests/a.rs", dated), [""; 0]);
     assert_ne!(all("tests/a.rs", "#[test]\n#[ignore]\nfn a() {}"), [""; 0]);
-    assert_ne!(
-        all("tests/a.rs", "#[test]\n#[ignore = \"slow\"]\nfn a() {}"),
-        [""; 0]
-    );
+    assert_ne!(all("tests/a.rs", "#[test]\n#[ignore = \"slow\"]\nfn a() {}"), [""; 0]);
 }
 
 #[test]
 fn a_pause_in_a_test_is_found() {
-    only_at(
-        "tests/a.rs",
-        "src/control/a.rs",
-        "fn a() { std::thread::sleep(B); }",
-    );
+    only_at("tests/a.rs", "src/control/a.rs", "fn a() { std::thread::sleep(B); }");
+    assert_ne!(all("src/a.rs", "#[cfg(test)]\nmod tests {\n fn a() { sleep(B); }\n}"), [""; 0]);
+    assert_ne!(script_pauses("tests/a.py", "import time\ntime.sleep(1)\n"), [""; 0]);
     assert_ne!(
-        all(
-            "src/a.rs",
-            "#[cfg(test)]\nmod tests {\n fn a() { sleep(B); }\n}"
-        ),
+        script_pauses("tests/a.mjs", "await new Promise((go) => setTimeout(go, 10))"),
         [""; 0]
     );
-    assert_ne!(
-        script_pauses("tests/a.py", "import time\ntime.sleep(1)\n"),
-        [""; 0]
-    );
-    assert_ne!(
-        script_pauses(
-            "tests/a.mjs",
-            "await new Promise((go) => setTimeout(go, 10))"
-        ),
-        [""; 0]
-    );
-    assert_eq!(
-        script_pauses("tests/a.py", "async with asyncio.timeout(10):\n"),
-        [""; 0]
-    );
+    assert_eq!(script_pauses("tests/a.py", "async with asyncio.timeout(10):\n"), [""; 0]);
 }
 
 #[test]
@@ -742,10 +534,7 @@ fn leftovers_are_found() {
     ] {
         assert_ne!(all("src/a.rs", text), [""; 0], "{text}");
     }
-    assert_eq!(
-        all("src/a.rs", "fn a() { mpsc::channel(8) } // a todo list"),
-        [""; 0]
-    );
+    assert_eq!(all("src/a.rs", "fn a() { mpsc::channel(8) } // a todo list"), [""; 0]);
 }
 
 #[test]
@@ -754,8 +543,5 @@ fn a_readme_without_the_commands_is_found() {
         missing_commands("# x\n    cargo run --release -- demo\n    bash tests/run.sh\n"),
         [""; 0]
     );
-    assert_eq!(
-        missing_commands("bash tests/run.sh"),
-        ["cargo run --release -- demo"]
-    );
+    assert_eq!(missing_commands("bash tests/run.sh"), ["cargo run --release -- demo"]);
 }

@@ -57,10 +57,7 @@ impl Source {
 
     /// Whether the tokens from `at` on are `texts`.
     pub(crate) fn matches(&self, at: usize, texts: &[&str]) -> bool {
-        texts
-            .iter()
-            .enumerate()
-            .all(|(offset, text)| self.text(at + offset) == *text)
+        texts.iter().enumerate().all(|(offset, text)| self.text(at + offset) == *text)
     }
 
     /// The token at `at`, empty beyond the end.
@@ -95,14 +92,8 @@ pub(crate) fn is_word(text: &str) -> bool {
 enum Place {
     Code,
     LineComment,
-    BlockComment {
-        depth: usize,
-    },
-    Literal {
-        quote: char,
-        hashes: usize,
-        raw: bool,
-    },
+    BlockComment { depth: usize },
+    Literal { quote: char, hashes: usize, raw: bool },
 }
 
 /// Splits the text into code and comments of the same shape: what belongs to the other, and the inside of literals, becomes blank.
@@ -146,11 +137,7 @@ fn step(text: &[char], at: usize, place: Place) -> (Place, usize) {
         Place::Literal { quote, hashes, .. } => {
             let closed =
                 char == quote && (1..=hashes).all(|ahead| text.get(at + ahead) == Some(&'#'));
-            if closed {
-                (Place::Code, 1 + hashes)
-            } else {
-                (place, 1)
-            }
+            if closed { (Place::Code, 1 + hashes) } else { (place, 1) }
         }
     }
 }
@@ -160,24 +147,12 @@ fn code_step(text: &[char], at: usize) -> (Place, usize) {
     match text[at] {
         '/' if next == Some('/') => (Place::LineComment, 2),
         '/' if next == Some('*') => (Place::BlockComment { depth: 1 }, 2),
-        '"' => (
-            Place::Literal {
-                quote: '"',
-                hashes: 0,
-                raw: false,
-            },
-            1,
-        ),
+        '"' => (Place::Literal { quote: '"', hashes: 0, raw: false }, 1),
         'r' if !follows_word(text, at) => raw_string(text, at).unwrap_or((Place::Code, 1)),
         // A lifetime has no second quote right after its first character.
-        '\'' if next == Some('\\') || text.get(at + 2) == Some(&'\'') => (
-            Place::Literal {
-                quote: '\'',
-                hashes: 0,
-                raw: false,
-            },
-            1,
-        ),
+        '\'' if next == Some('\\') || text.get(at + 2) == Some(&'\'') => {
+            (Place::Literal { quote: '\'', hashes: 0, raw: false }, 1)
+        }
         _ => (Place::Code, 1),
     }
 }
@@ -193,19 +168,9 @@ fn follows_word(text: &[char], at: usize) -> bool {
 }
 
 fn raw_string(text: &[char], at: usize) -> Option<(Place, usize)> {
-    let hashes = text[at + 1..]
-        .iter()
-        .take_while(|&&char| char == '#')
-        .count();
+    let hashes = text[at + 1..].iter().take_while(|&&char| char == '#').count();
     let quoted = text.get(at + 1 + hashes) == Some(&'"');
-    quoted.then_some((
-        Place::Literal {
-            quote: '"',
-            hashes,
-            raw: true,
-        },
-        2 + hashes,
-    ))
+    quoted.then_some((Place::Literal { quote: '"', hashes, raw: true }, 2 + hashes))
 }
 
 fn tokens(code: &str) -> Vec<Token> {
@@ -219,10 +184,7 @@ fn tokens(code: &str) -> Vec<Token> {
                     last.text.push(char);
                 }
             } else if !char.is_whitespace() {
-                tokens.push(Token {
-                    text: char.to_string(),
-                    line,
-                });
+                tokens.push(Token { text: char.to_string(), line });
             }
             in_word = is_part;
         }
@@ -245,9 +207,8 @@ fn test_lines(path: &str, tokens: &[Token], lines: usize) -> Vec<bool> {
             continue;
         }
         let start = at + attribute.len();
-        let end = body_start(tokens, start)
-            .and_then(|open| closing_brace(tokens, open))
-            .unwrap_or(start);
+        let end =
+            body_start(tokens, start).and_then(|open| closing_brace(tokens, open)).unwrap_or(start);
         let last = tokens.get(end).map_or(lines, |token| token.line + 1);
         marks[tokens[at].line..last.min(lines)].fill(true);
     }
@@ -295,22 +256,14 @@ fn comments_and_literals_are_not_code() {
         .map(|token| token.text.as_str())
         .filter(|text| is_word(text))
         .collect();
-    assert_eq!(
-        words,
-        [
-            "let", "a", "let", "b", "s", "let", "c", "d", "str", "let", "e", "f"
-        ]
-    );
+    assert_eq!(words, ["let", "a", "let", "b", "s", "let", "c", "d", "str", "let", "e", "f"]);
     assert_eq!(source.comments[0].trim(), "// z \"");
     assert_eq!(source.comments[1].trim(), "/* v /* u */ t */");
 }
 
 #[test]
 fn byte_strings_and_escapes_end_where_they_end() {
-    let source = Source::new(
-        "a.rs",
-        "(b\"a\\\"b\", br#\"c\"#, c\"d\", \"e\\\\\", for_r, 'f') g",
-    );
+    let source = Source::new("a.rs", "(b\"a\\\"b\", br#\"c\"#, c\"d\", \"e\\\\\", for_r, 'f') g");
     let words: Vec<&str> = source
         .tokens
         .iter()
@@ -327,10 +280,7 @@ fn test_items_are_marked_and_the_rest_is_not() {
         "src/a.rs",
         "fn a() {}\n#[cfg(test)]\nmod tests {\n fn b() {}\n}\nfn c() {}\n#[cfg(test)]\nmod more;\nfn d() {}",
     );
-    assert_eq!(
-        source.test_lines,
-        [false, true, true, true, true, false, true, true, false]
-    );
+    assert_eq!(source.test_lines, [false, true, true, true, true, false, true, true, false]);
     assert!(Source::new("src/a/tests.rs", "fn a() {}").is_test(0));
 }
 
@@ -340,10 +290,7 @@ fn functions_are_measured_from_fn_to_brace() {
         "a.rs",
         "pub fn a(b: [u8; 4]) -> [u8; 2]\nwhere\n{\n if c { d }\n}\ntrait T { fn e(); }\ntype F = fn(u8) -> u8;\nfn g() { h }",
     );
-    let found: Vec<(String, usize, usize)> = source
-        .functions()
-        .into_iter()
-        .map(|f| (f.name, f.line, f.lines))
-        .collect();
+    let found: Vec<(String, usize, usize)> =
+        source.functions().into_iter().map(|f| (f.name, f.line, f.lines)).collect();
     assert_eq!(found, [("a".to_owned(), 0, 5), ("g".to_owned(), 7, 1)]);
 }

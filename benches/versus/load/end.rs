@@ -67,13 +67,7 @@ impl Exchange {
     fn new(slot: usize) -> Self {
         let mut message = [0xA5; MESSAGE_BYTES];
         message[..8].copy_from_slice(&(slot as u64).to_le_bytes());
-        Self {
-            message,
-            number: 0,
-            echoed_bytes: 0,
-            sent_at: Instant::now(),
-            waiting: false,
-        }
+        Self { message, number: 0, echoed_bytes: 0, sent_at: Instant::now(), waiting: false }
     }
 
     /// Sends the next message; each is different.
@@ -90,10 +84,7 @@ impl Exchange {
     fn take(&mut self, received: &[u8]) -> Result<Option<Duration>, Failure> {
         let to = self.echoed_bytes + received.len();
         if !self.waiting || self.message.get(self.echoed_bytes..to) != Some(received) {
-            return Err(Failure::Corrupt {
-                kind: "an echo tunnel",
-                at: self.number,
-            });
+            return Err(Failure::Corrupt { kind: "an echo tunnel", at: self.number });
         }
         self.echoed_bytes = to;
         if to < MESSAGE_BYTES {
@@ -110,10 +101,8 @@ impl Load {
         let Some(End { socket, role }) = self.ends.get_mut(slot).and_then(Option::take) else {
             return Ok(());
         };
-        let is_client = matches!(
-            role,
-            Role::Connecting(_) | Role::Asking(..) | Role::EchoClient(_)
-        );
+        let is_client =
+            matches!(role, Role::Connecting(_) | Role::Asking(..) | Role::EchoClient(_));
         let next = match role {
             Role::Connecting(purpose) => self.ask(slot, &socket, purpose)?,
             Role::Asking(purpose, head) => self.await_101(slot, &socket, purpose, head)?,
@@ -127,11 +116,8 @@ impl Load {
             Next::Keep(role) => self.ends[slot] = Some(End { socket, role }),
             Next::Close => {
                 self.free.push(slot);
-                let open = if is_client {
-                    &mut self.counts.clients
-                } else {
-                    &mut self.counts.upstreams
-                };
+                let open =
+                    if is_client { &mut self.counts.clients } else { &mut self.counts.upstreams };
                 *open -= 1;
             }
         }
@@ -140,14 +126,8 @@ impl Load {
 
     /// Client: connected, so the request goes out.
     fn ask(&mut self, slot: usize, socket: &OwnedFd, purpose: Purpose) -> Result<Next, Failure> {
-        sockopt::socket_error(socket)
-            .doing("SO_ERROR")?
-            .doing("connect to the proxy")?;
-        send_all(
-            socket,
-            head::request(purpose.application()).as_bytes(),
-            "send of a request",
-        )?;
+        sockopt::socket_error(socket).doing("SO_ERROR")?.doing("connect to the proxy")?;
+        send_all(socket, head::request(purpose.application()).as_bytes(), "send of a request")?;
         self.watch(slot, socket, EventFlags::IN)?;
         Ok(Next::Keep(Role::Asking(purpose, Vec::new())))
     }
@@ -210,9 +190,7 @@ impl Load {
         match receive(socket, &mut self.scratch)? {
             None => return Ok(Next::Keep(Role::EchoClient(exchange))),
             Some(0) => {
-                return Err(Failure::Ended {
-                    kind: "an echo tunnel",
-                });
+                return Err(Failure::Ended { kind: "an echo tunnel" });
             }
             Some(bytes) => {
                 if let Some(time) = exchange.take(&self.scratch[..bytes])? {
@@ -241,10 +219,7 @@ impl Load {
             return Ok(Next::Keep(Role::Asked(head)));
         }
         let Some((application, answer)) = head::answer(&head) else {
-            return Err(Failure::Corrupt {
-                kind: "a request head",
-                at: 0,
-            });
+            return Err(Failure::Corrupt { kind: "a request head", at: 0 });
         };
         send_all(socket, answer.as_bytes(), "send of a 101")?;
         self.counts.granted += 1;
@@ -286,16 +261,10 @@ impl Load {
 
     /// Sink: what is there, compared or only counted.
     fn drain(&mut self, socket: &OwnedFd, offset: u64) -> Result<Next, Failure> {
-        let flags = if self.orders.verify {
-            RecvFlags::empty()
-        } else {
-            RecvFlags::TRUNC
-        };
+        let flags = if self.orders.verify { RecvFlags::empty() } else { RecvFlags::TRUNC };
         let bytes = match rustix::net::recv(socket, self.scratch.as_mut_slice(), flags) {
             Ok((_, 0)) => {
-                return Err(Failure::Ended {
-                    kind: "a bulk tunnel",
-                });
+                return Err(Failure::Ended { kind: "a bulk tunnel" });
             }
             Ok((_, bytes)) => bytes,
             Err(Errno::AGAIN) => return Ok(Next::Keep(Role::Sink(offset))),
@@ -323,9 +292,7 @@ fn receive(socket: &OwnedFd, scratch: &mut [u8]) -> Result<Option<usize>, Failur
 fn send_all(socket: &OwnedFd, bytes: &[u8], doing: &'static str) -> Result<(), Failure> {
     match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL).doing(doing)? {
         sent if sent == bytes.len() => Ok(()),
-        _ => Err(Failure::Late {
-            waiting_for: "room for a small message",
-        }),
+        _ => Err(Failure::Late { waiting_for: "room for a small message" }),
     }
 }
 

@@ -129,13 +129,8 @@ impl Load {
         sockopt::set_socket_reuseaddr(&listener, true).doing("SO_REUSEADDR")?;
         rustix::net::bind(&listener, &application).doing("bind of the application")?;
         rustix::net::listen(&listener, 4096).doing("listen of the application")?;
-        epoll::add(
-            &epoll,
-            &listener,
-            EventData::new_u64(LISTENER),
-            EventFlags::IN,
-        )
-        .doing("epoll_ctl")?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
+            .doing("epoll_ctl")?;
         Ok(Self {
             epoll,
             listener,
@@ -175,13 +170,7 @@ impl Load {
             Err(error) => return Err(error).doing("connect to the proxy"),
         }
         self.counts.clients += 1;
-        self.keep(
-            End {
-                socket,
-                role: Role::Connecting(purpose),
-            },
-            EventFlags::OUT,
-        )
+        self.keep(End { socket, role: Role::Connecting(purpose) }, EventFlags::OUT)
     }
 
     /// Sends one message on every echo tunnel that waits for none.
@@ -227,10 +216,7 @@ impl Load {
     /// One wait and everything it brought; bulk comes last, so that it adds little to the times of small messages.
     fn turn(&mut self) -> Result<(), Failure> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: WAIT_MAX_MS * 1_000_000,
-        };
+        let wait = Timespec { tv_sec: 0, tv_nsec: WAIT_MAX_MS * 1_000_000 };
         match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).doing("epoll_wait"),
@@ -243,12 +229,7 @@ impl Load {
                 continue;
             }
             let slot = usize::try_from(token).unwrap_or(usize::MAX);
-            if self
-                .ends
-                .get(slot)
-                .and_then(Option::as_ref)
-                .is_some_and(End::is_bulk)
-            {
+            if self.ends.get(slot).and_then(Option::as_ref).is_some_and(End::is_bulk) {
                 bulk.push(slot);
             } else {
                 self.advance(slot)?;
@@ -269,13 +250,7 @@ impl Load {
                 Ok(socket) => {
                     sockopt::set_tcp_nodelay(&socket, true).doing("TCP_NODELAY")?;
                     self.counts.upstreams += 1;
-                    self.keep(
-                        End {
-                            socket,
-                            role: Role::Asked(Vec::new()),
-                        },
-                        EventFlags::IN,
-                    )?;
+                    self.keep(End { socket, role: Role::Asked(Vec::new()) }, EventFlags::IN)?;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
@@ -290,25 +265,15 @@ impl Load {
             self.ends.push(None);
             self.ends.len() - 1
         });
-        epoll::add(
-            &self.epoll,
-            &end.socket,
-            EventData::new_u64(slot as u64),
-            interest,
-        )
-        .doing("epoll_ctl")?;
+        epoll::add(&self.epoll, &end.socket, EventData::new_u64(slot as u64), interest)
+            .doing("epoll_ctl")?;
         self.ends[slot] = Some(end);
         Ok(())
     }
 
     fn watch(&self, slot: usize, socket: &OwnedFd, interest: EventFlags) -> Result<(), Failure> {
-        epoll::modify(
-            &self.epoll,
-            socket,
-            EventData::new_u64(slot as u64),
-            interest,
-        )
-        .doing("epoll_ctl")
+        epoll::modify(&self.epoll, socket, EventData::new_u64(slot as u64), interest)
+            .doing("epoll_ctl")
     }
 }
 

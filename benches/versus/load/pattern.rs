@@ -42,10 +42,7 @@ impl Pattern {
         let mut at = offset;
         for chunk in received.chunks(Self::PIECE_BYTES) {
             if chunk != &self.piece(at)[..chunk.len()] {
-                return Err(Failure::Corrupt {
-                    kind: "a bulk tunnel",
-                    at,
-                });
+                return Err(Failure::Corrupt { kind: "a bulk tunnel", at });
             }
             at += chunk.len() as u64;
         }

@@ -19,10 +19,7 @@ impl Load {
     pub(super) fn now(core: usize) -> Self {
         let average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let average = average.split(' ').take(3).collect::<Vec<_>>().join(" ");
-        Self {
-            average,
-            stolen_ms: account::stolen_ms(core).unwrap_or(0),
-        }
+        Self { average, stolen_ms: account::stolen_ms(core).unwrap_or(0) }
     }
 }
 
@@ -31,31 +28,18 @@ pub(super) fn version(peer: &Peer, extent: &Extent) -> Option<String> {
     if peer.part == Part::Floor {
         return Some("part of this benchmark".to_owned());
     }
-    let program = if peer.part == Part::Own {
-        extent.vibewarden.as_os_str()
-    } else {
-        peer.program.as_ref()
-    };
+    let program =
+        if peer.part == Part::Own { extent.vibewarden.as_os_str() } else { peer.program.as_ref() };
     let output = Command::new(program).args(peer.version).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     // HAProxy adds where to read about known bugs.
-    let line = text
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("prints no version");
+    let line =
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("prints no version");
     let line = line.split(" - http").next().unwrap_or(line);
     // Envoy begins with its own path.
     let (path, rest) = line.split_once(' ').unwrap_or(("", line));
-    Some(
-        if path.contains('/') {
-            rest.trim()
-        } else {
-            line
-        }
-        .to_owned(),
-    )
+    Some(if path.contains('/') { rest.trim() } else { line }.to_owned())
 }
 
 /// The head of the report.
@@ -76,23 +60,11 @@ pub(super) fn describe(
         &std::env::args()
             .skip(1)
             .filter(|it| it != "--bench")
-            .fold("cargo bench --bench versus --".to_owned(), |all, it| {
-                all + " " + &it
-            }),
+            .fold("cargo bench --bench versus --".to_owned(), |all, it| all + " " + &it),
     );
     line("commit", &commit());
-    line(
-        "date",
-        &jiff::Timestamp::now()
-            .strftime("%Y-%m-%d %H:%M UTC")
-            .to_string(),
-    );
-    line(
-        "kernel",
-        fs::read_to_string("/proc/sys/kernel/osrelease")
-            .unwrap_or_default()
-            .trim(),
-    );
+    line("date", &jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string());
+    line("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
     line("CPU", &cpu());
     line(
         "TCP",
@@ -124,10 +96,7 @@ pub(super) fn describe(
         ),
     );
     for peer in peers {
-        line(
-            peer.name,
-            &version(peer, extent).unwrap_or_else(|| "not installed".to_owned()),
-        );
+        line(peer.name, &version(peer, extent).unwrap_or_else(|| "not installed".to_owned()));
     }
     out
 }
@@ -147,14 +116,9 @@ fn commit() -> String {
 
 fn cpu() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| {
-        line.strip_prefix("model name")?
-            .split_once(": ")
-            .map(|(_, name)| name)
-    });
-    let cores = text
+    let model = text
         .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
     format!("{}, {cores} cores", model.unwrap_or("unknown"))
 }

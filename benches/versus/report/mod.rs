@@ -72,41 +72,23 @@ pub(crate) fn compare(comparison: &Comparison, extent: &Extent) -> Result<bool, 
     for row in &results.rows {
         for round in 1..=rounds {
             for peer in &results.peers {
-                if matches!(
-                    row.work,
-                    Work::Handshake {
-                        access_log: true,
-                        ..
-                    }
-                ) && !peer.has_access_log()
+                if matches!(row.work, Work::Handshake { access_log: true, .. })
+                    && !peer.has_access_log()
                 {
                     continue;
                 }
                 let sample = run(row, peer, &extent, &comparison.congestion, &out);
                 progress(row, peer, round, &sample);
-                results
-                    .samples
-                    .entry((row.name, peer.name))
-                    .or_default()
-                    .push(sample);
+                results.samples.entry((row.name, peer.name)).or_default().push(sample);
             }
         }
     }
-    let about = machine::describe(
-        &results.peers,
-        &extent,
-        &comparison.congestion,
-        rounds,
-        &before,
-    );
+    let about = machine::describe(&results.peers, &extent, &comparison.congestion, rounds, &before);
     let report = format!("{about}\n{}", table::markdown(&results));
     println!("{report}");
     fs::write(out.join("latest.md"), &report).doing("write of the report")?;
     fs::write(out.join("latest.json"), json(&about, &results)).doing("write of the report")?;
-    eprintln!(
-        "versus: every sample is in {}",
-        out.join("latest.json").display()
-    );
+    eprintln!("versus: every sample is in {}", out.join("latest.json").display());
     Ok(results.samples.values().flatten().all(Result::is_ok))
 }
 
@@ -118,10 +100,7 @@ fn chosen_rows(comparison: &Comparison) -> Result<Vec<&'static Row>, Failure> {
     }
     let wanted = |row: &&Row| {
         comparison.only.is_empty()
-            || comparison
-                .only
-                .iter()
-                .any(|name| row.name.starts_with(name.as_str()))
+            || comparison.only.iter().any(|name| row.name.starts_with(name.as_str()))
     };
     Ok(ROWS.iter().filter(wanted).collect())
 }
@@ -129,16 +108,10 @@ fn chosen_rows(comparison: &Comparison) -> Result<Vec<&'static Row>, Failure> {
 /// The peers asked for; without a wish, those that are installed.
 fn chosen_peers(comparison: &Comparison, extent: &Extent) -> Result<Vec<&'static Peer>, Failure> {
     if comparison.peers.is_empty() {
-        return Ok(PEERS
-            .iter()
-            .filter(|peer| machine::version(peer, extent).is_some())
-            .collect());
+        return Ok(PEERS.iter().filter(|peer| machine::version(peer, extent).is_some()).collect());
     }
     let find = |name: &String| {
-        PEERS
-            .iter()
-            .find(|peer| peer.name == name)
-            .ok_or(Failure::Unknown { name: name.clone() })
+        PEERS.iter().find(|peer| peer.name == name).ok_or(Failure::Unknown { name: name.clone() })
     };
     comparison.peers.iter().map(find).collect()
 }
@@ -193,9 +166,7 @@ fn run(
         .output()
         .map_err(|error| format!("unshare: {error}"))?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr)
-            .trim()
-            .replace('\n', " "));
+        return Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "));
     }
     let mut figures: Figures =
         serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
@@ -236,10 +207,8 @@ fn json(about: &str, results: &Results) -> String {
         .iter()
         .map(|((row, peer), samples)| {
             let good: Vec<&Figures> = samples.iter().flatten().collect();
-            let failures: Vec<&String> = samples
-                .iter()
-                .filter_map(|sample| sample.as_ref().err())
-                .collect();
+            let failures: Vec<&String> =
+                samples.iter().filter_map(|sample| sample.as_ref().err()).collect();
             serde_json::json!({ "row": row, "peer": peer, "samples": good, "failures": failures })
         })
         .collect();

@@ -35,12 +35,7 @@ enum Of {
 }
 
 const fn aim(row: &'static str, key: &'static str, bound: f64, of: Of) -> Aim {
-    Aim {
-        row,
-        key,
-        bound,
-        of,
-    }
+    Aim { row, key, bound, of }
 }
 
 const AIMS: [Aim; 17] = [
@@ -99,11 +94,7 @@ impl Spread {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Self {
-            median,
-            least,
-            most,
-        })
+        Some(Self { median, least, most })
     }
 }
 
@@ -124,12 +115,7 @@ fn table(results: &Results, row: &Row) -> String {
     let figures = row.work.figures();
     let mut out = String::from("| peer |");
     for figure in &figures {
-        let _ = write!(
-            out,
-            " {} |{}",
-            figure.heading,
-            if figure.compared { " × |" } else { "" }
-        );
+        let _ = write!(out, " {} |{}", figure.heading, if figure.compared { " × |" } else { "" });
     }
     let columns = 1 + figures.len() + figures.iter().filter(|figure| figure.compared).count();
     let _ = writeln!(out, "\n|---|{}", "---:|".repeat(columns - 1));
@@ -138,19 +124,13 @@ fn table(results: &Results, row: &Row) -> String {
         let Some(samples) = results.samples.get(&(row.name, peer.name)) else {
             continue;
         };
-        let floor = if peer.part == Part::Floor {
-            " (floor)"
-        } else {
-            ""
-        };
+        let floor = if peer.part == Part::Floor { " (floor)" } else { "" };
         let _ = write!(out, "| {}{floor} |", peer.name);
         for figure in &figures {
             cell(&mut out, results, row, peer, figure);
         }
-        let failures: Vec<&String> = samples
-            .iter()
-            .filter_map(|sample| sample.as_ref().err())
-            .collect();
+        let failures: Vec<&String> =
+            samples.iter().filter_map(|sample| sample.as_ref().err()).collect();
         if let Some(first) = failures.first() {
             let _ = writeln!(
                 failed,
@@ -166,25 +146,15 @@ fn table(results: &Results, row: &Row) -> String {
 }
 
 fn cell(out: &mut String, results: &Results, row: &Row, peer: &Peer, figure: &Figure) {
-    let Some(Spread {
-        median,
-        least,
-        most,
-    }) = Spread::of(results.values(row.name, peer.name, figure.key))
+    let Some(Spread { median, least, most }) =
+        Spread::of(results.values(row.name, peer.name, figure.key))
     else {
-        out.push_str(if figure.compared {
-            " – | – |"
-        } else {
-            " – |"
-        });
+        out.push_str(if figure.compared { " – | – |" } else { " – |" });
         return;
     };
     let decimals = figure.decimals;
     if figure.compared {
-        let _ = write!(
-            out,
-            " {median:.decimals$} ({least:.decimals$}–{most:.decimals$}) |"
-        );
+        let _ = write!(out, " {median:.decimals$} ({least:.decimals$}–{most:.decimals$}) |");
         match results.best(&[Part::Rival, Part::Specialist], row.name, figure.key) {
             Some((_, best)) if best > 0.0 => {
                 let _ = write!(out, " {:.2} |", median / best);
@@ -202,12 +172,8 @@ fn aims(results: &Results) -> String {
     for peer in results.peers.iter().filter(|peer| peer.part == Part::Own) {
         for aim in &AIMS {
             let own = results.values(aim.row, peer.name, aim.key);
-            let against = |it: &Peer| {
-                (
-                    results.values(aim.row, it.name, aim.key),
-                    format!("of {}", it.name),
-                )
-            };
+            let against =
+                |it: &Peer| (results.values(aim.row, it.name, aim.key), format!("of {}", it.name));
             let (reference, to) = match aim.of {
                 Of::Itself => (vec![Some(1.0); own.len()], "absolute".to_owned()),
                 Of::Peer(name) => (results.values(aim.row, name, aim.key), format!("of {name}")),
@@ -222,22 +188,9 @@ fn aims(results: &Results) -> String {
                     }
                 }
             };
-            let ratios = own
-                .iter()
-                .zip(reference)
-                .map(|(own, to)| Some((*own)? / to?))
-                .collect();
-            if let Some(Spread {
-                median,
-                least,
-                most,
-            }) = Spread::of(ratios)
-            {
-                let met = if median <= aim.bound {
-                    "met"
-                } else {
-                    "**missed**"
-                };
+            let ratios = own.iter().zip(reference).map(|(own, to)| Some((*own)? / to?)).collect();
+            if let Some(Spread { median, least, most }) = Spread::of(ratios) {
+                let met = if median <= aim.bound { "met" } else { "**missed**" };
                 let _ = writeln!(
                     lines,
                     "| {} | {} {} | ≤ {} {to} | {median:.2} ({least:.2}–{most:.2}) | {met} |",

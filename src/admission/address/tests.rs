@@ -4,10 +4,7 @@ use super::*;
 
 fn block(text: &str) -> Cidr {
     let (network, prefix) = text.split_once('/').expect("address/prefix");
-    Cidr {
-        network: network.parse().expect("address"),
-        prefix: prefix.parse().expect("prefix"),
-    }
+    Cidr { network: network.parse().expect("address"), prefix: prefix.parse().expect("prefix") }
 }
 
 /// The client as the peer 10.0.0.1 and these lines say, with 10/8 and `2001:db8:ff::/48` trusted.
@@ -27,10 +24,7 @@ fn a_peer_that_is_not_trusted_is_the_client() {
     let peer = IpAddr::from([192, 0, 2, 1]);
     let lines = [&b"1.2.3.4"[..]];
     assert_eq!(client_address(peer, lines.into_iter(), &[]), (peer, false));
-    assert_eq!(
-        client_address(peer, lines.into_iter(), &[block("10.0.0.0/8")]),
-        (peer, false)
-    );
+    assert_eq!(client_address(peer, lines.into_iter(), &[block("10.0.0.0/8")]), (peer, false));
 }
 
 #[test]

@@ -7,10 +7,7 @@ use super::*;
 
 #[test]
 fn variables_are_named_after_their_keys() {
-    assert_eq!(
-        variable_of("rate_limit.per_ip.burst"),
-        "VIBEWARDEN_RATE_LIMIT_PER_IP_BURST"
-    );
+    assert_eq!(variable_of("rate_limit.per_ip.burst"), "VIBEWARDEN_RATE_LIMIT_PER_IP_BURST");
     let mut names: Vec<String> = SCHEMA.iter().map(|key| variable_of(key.name)).collect();
     names.sort();
     let count = names.len();
@@ -53,9 +50,8 @@ fn sample(key: &Key) -> (String, Setting) {
         "other",
     ];
     for text in candidates {
-        if let Some(setting) = key
-            .parse(text)
-            .filter(|setting| Some(setting) != key.default().as_ref())
+        if let Some(setting) =
+            key.parse(text).filter(|setting| Some(setting) != key.default().as_ref())
         {
             return (text.to_owned(), setting);
         }
@@ -103,11 +99,7 @@ fn precedence_is_environment_flat_plugins_default() {
     let flat = "metrics: {path_patterns: [/f]}\n";
     let variable = [("VIBEWARDEN_METRICS_PATH_PATTERNS", "/e")];
     let patterns = |text: &str, env: &[(&str, &str)]| {
-        loaded_with(text, env)
-            .config
-            .telemetry
-            .path_patterns
-            .join(" ")
+        loaded_with(text, env).config.telemetry.path_patterns.join(" ")
     };
     assert_eq!(patterns("", &[]), "");
     assert_eq!(patterns(plugins, &[]), "/p");
@@ -120,20 +112,14 @@ fn precedence_is_environment_flat_plugins_default() {
 #[test]
 fn an_empty_variable_counts_as_not_set() {
     let text = "server: {port: 81}";
-    let loaded = loaded_with(
-        text,
-        &[("VIBEWARDEN_SERVER_PORT", ""), ("VIBEWARDEN_NONSENSE", "")],
-    );
+    let loaded = loaded_with(text, &[("VIBEWARDEN_SERVER_PORT", ""), ("VIBEWARDEN_NONSENSE", "")]);
     assert_eq!(loaded.config.server.port, 81);
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
 #[test]
 fn lists_are_comma_separated() {
-    let variables = [(
-        "VIBEWARDEN_SERVER_TRUSTED_PROXIES",
-        "10.0.0.0/8, ::1,192.168.1.1",
-    )];
+    let variables = [("VIBEWARDEN_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, ::1,192.168.1.1")];
     let blocks = loaded_with("", &variables).config.server.trusted_proxies;
     let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
     assert_eq!(blocks, ["10.0.0.0/8", "::1", "192.168.1.1"]);
@@ -142,13 +128,7 @@ fn lists_are_comma_separated() {
 #[test]
 fn a_wrong_variable_is_a_mistake_of_its_key() {
     assert_eq!(
-        lines_with(
-            "",
-            &[
-                ("VIBEWARDEN_SERVER_PORT", "many"),
-                ("VIBEWARDEN_LOG_LEVEL", "loud")
-            ]
-        ),
+        lines_with("", &[("VIBEWARDEN_SERVER_PORT", "many"), ("VIBEWARDEN_LOG_LEVEL", "loud")]),
         [
             "log.level: \"loud\" is not accepted; accepted values: \"debug\", \"info\", \"warn\", \"error\"",
             "server.port: expected a whole number, got \"many\"",
@@ -198,35 +178,17 @@ fn variables_of_sections_that_are_not_there_count_as_written_in_the_file() {
 
     for (variable, value, section) in [
         ("VIBEWARDEN_WAF_MODE", "block", "waf"),
-        (
-            "VIBEWARDEN_WAF_CONTENT_TYPE_VALIDATION_ENABLED",
-            "true",
-            "waf",
-        ),
+        ("VIBEWARDEN_WAF_CONTENT_TYPE_VALIDATION_ENABLED", "true", "waf"),
         ("VIBEWARDEN_CORS_ENABLED", "true", "cors"),
-        (
-            "VIBEWARDEN_RESILIENCE_CIRCUIT_BREAKER_ENABLED",
-            "true",
-            "resilience.circuit_breaker",
-        ),
-        (
-            "VIBEWARDEN_RESPONSE_HEADERS_REMOVE",
-            "Server",
-            "response_headers",
-        ),
+        ("VIBEWARDEN_RESILIENCE_CIRCUIT_BREAKER_ENABLED", "true", "resilience.circuit_breaker"),
+        ("VIBEWARDEN_RESPONSE_HEADERS_REMOVE", "Server", "response_headers"),
     ] {
         let lines = lines_with("", &[(variable, value)]);
         assert_eq!(lines.len(), 1);
-        assert!(
-            lines[0].starts_with(&format!("{section}: asks for a protection")),
-            "{lines:?}"
-        );
+        assert!(lines[0].starts_with(&format!("{section}: asks for a protection")), "{lines:?}");
     }
     // and it wins over the file
-    loaded_with(
-        "cors: {enabled: true}",
-        &[("VIBEWARDEN_CORS_ENABLED", "false")],
-    );
+    loaded_with("cors: {enabled: true}", &[("VIBEWARDEN_CORS_ENABLED", "false")]);
 }
 
 #[test]
@@ -236,8 +198,5 @@ fn secret_references_in_variables_are_refused() {
         lines_with("", &[("VIBEWARDEN_TLS_DOMAIN", "secret://a/b")]),
         [format!("tls.domain: {expected}")]
     );
-    assert_eq!(
-        lines_with("", &[("VIBEWARDEN_DATABASE_URL", "secret://a/b")]).len(),
-        1
-    );
+    assert_eq!(lines_with("", &[("VIBEWARDEN_DATABASE_URL", "secret://a/b")]).len(), 1);
 }

@@ -23,20 +23,10 @@ fn expansion_comes_before_typing() {
         &VARIABLES,
     );
     assert_eq!(loaded.config.server.port, 8081);
-    let target = UpstreamTarget::Tcp {
-        host: "app.internal".to_owned(),
-        port: 8081,
-    };
+    let target = UpstreamTarget::Tcp { host: "app.internal".to_owned(), port: 8081 };
     assert_eq!(loaded.config.upstream.target, target);
     let list = "server: {trusted_proxies: ['${IP}', 10.0.0.1]}";
-    assert_eq!(
-        loaded_with(list, &[("IP", "::1")])
-            .config
-            .server
-            .trusted_proxies
-            .len(),
-        2
-    );
+    assert_eq!(loaded_with(list, &[("IP", "::1")]).config.server.trusted_proxies.len(), 2);
 }
 
 #[test]
@@ -64,14 +54,8 @@ fn unset_variables_and_other_forms_are_mistakes() {
         |written: &str| lines_with(&nested("tls.domain", &format!("'{written}'")), &VARIABLES);
     assert_eq!(line("${MISSING}"), [unset]);
     assert_eq!(line("${MISSING}${HOST}${MISSING}"), [unset]);
-    assert_eq!(
-        lines("server: {port: '${MISSING}'}").len(),
-        1,
-        "not a wrong number as well"
-    );
-    for form in [
-        "${A:-b}", "${}", "${1A}", "${A B}", "${", "${HOST", "${HÖST}",
-    ] {
+    assert_eq!(lines("server: {port: '${MISSING}'}").len(), 1, "not a wrong number as well");
+    for form in ["${A:-b}", "${}", "${1A}", "${A B}", "${", "${HOST", "${HÖST}"] {
         let lines = line(form);
         assert_eq!(lines.len(), 1, "{form}: {lines:?}");
         assert!(lines[0].starts_with("tls.domain: \"${"), "{lines:?}");

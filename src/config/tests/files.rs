@@ -27,10 +27,7 @@ impl Drop for Directory {
 }
 
 fn load_path(path: &Path) -> Result<Loaded, Mistakes> {
-    load(&Source {
-        path: Some(path.to_owned()),
-        env: BTreeMap::new(),
-    })
+    load(&Source { path: Some(path.to_owned()), env: BTreeMap::new() })
 }
 
 #[test]
@@ -38,32 +35,20 @@ fn the_shipped_file_loads_without_a_word() {
     // tests run in the root of the package, where the file is the first default place
     let loaded = load(&Source::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    assert_eq!(
-        loaded.config.path.as_deref(),
-        Some(Path::new("./vibewarden.yaml"))
-    );
-    let target = UpstreamTarget::Tcp {
-        host: "localhost".to_owned(),
-        port: 3000,
-    };
+    assert_eq!(loaded.config.path.as_deref(), Some(Path::new("./vibewarden.yaml")));
+    let target = UpstreamTarget::Tcp { host: "localhost".to_owned(), port: 3000 };
     assert_eq!(loaded.config.upstream.target, target);
     assert_eq!(loaded.config.server.port, 8080);
 }
 
 #[test]
 fn the_default_places_are_tried_in_order() {
-    assert_eq!(
-        DEFAULT_PATHS,
-        ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"]
-    );
+    assert_eq!(DEFAULT_PATHS, ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"]);
     let directory = Directory::new("order");
     let first = directory.0.join("first.yaml");
     let second = directory.file("second.yaml", "server: {port: 2}");
     let found = |must_exist| first_file(&[&first, &second], must_exist);
-    assert_eq!(
-        found(false).unwrap(),
-        ("server: {port: 2}".to_owned(), Some(second.clone()))
-    );
+    assert_eq!(found(false).unwrap(), ("server: {port: 2}".to_owned(), Some(second.clone())));
     directory.file("first.yaml", "server: {port: 1}");
     assert_eq!(found(false).unwrap().1, Some(first.clone()));
     std::fs::remove_file(&first).unwrap();
@@ -78,10 +63,7 @@ fn a_default_place_that_cannot_be_read_is_not_passed_over() {
     let other = directory.file("other.yaml", "server: {port: 2}");
     let mistakes = first_file(&[&directory.0, &other], false).unwrap_err();
     assert_eq!(mistakes.lines().len(), 1);
-    assert!(
-        mistakes.lines()[0].starts_with("cannot read \""),
-        "{mistakes}"
-    );
+    assert!(mistakes.lines()[0].starts_with("cannot read \""), "{mistakes}");
 }
 
 #[test]
@@ -100,17 +82,11 @@ fn the_named_file_must_exist() {
 #[test]
 fn a_file_has_to_be_bounded_utf8_and_not_empty() {
     let directory = Directory::new("whole");
-    let line = |name: &str, content: &[u8]| {
-        load_path(&directory.file(name, content))
-            .unwrap_err()
-            .lines()
-    };
+    let line =
+        |name: &str, content: &[u8]| load_path(&directory.file(name, content)).unwrap_err().lines();
     assert_eq!(line("empty.yaml", b""), ["the file is empty"]);
     assert_eq!(line("blank.yaml", b" \n\n"), ["the file is empty"]);
-    assert_eq!(
-        line("latin.yaml", b"a: 1\nb: \xe4\n"),
-        ["line 2, column 4: not UTF-8 text"]
-    );
+    assert_eq!(line("latin.yaml", b"a: 1\nb: \xe4\n"), ["line 2, column 4: not UTF-8 text"]);
     let mut large = vec![b'#'; 1 << 20];
     assert!(load_path(&directory.file("limit.yaml", &large)).is_ok());
     large.push(b'#');
@@ -120,9 +96,7 @@ fn a_file_has_to_be_bounded_utf8_and_not_empty() {
 #[test]
 fn comments_alone_are_defaults() {
     let directory = Directory::new("comments");
-    let config = load_path(&directory.file("a.yaml", "# nothing yet\n"))
-        .unwrap()
-        .config;
+    let config = load_path(&directory.file("a.yaml", "# nothing yet\n")).unwrap().config;
     assert_eq!(config.server, Config::default().server);
 }
 
@@ -133,10 +107,7 @@ fn malformed_yaml_has_line_and_column() {
             "a: [1\nb: 2",
             "line 2, column 2: did not find expected ',' or ']', while parsing a flow sequence",
         ),
-        (
-            "log:\n  level: info\n level: warn\n",
-            "line 3, column 2: did not find expected key",
-        ),
+        ("log:\n  level: info\n level: warn\n", "line 3, column 2: did not find expected key"),
         (
             "server: {port: 1}\nlog: {}\nserver: {port: 2}\n",
             "line 3, column 1: the key \"server\" is given twice",
@@ -173,16 +144,9 @@ fn aliases_do_not_multiply_without_end() {
         let items = vec![format!("*{last}"); 9].join(",");
         text.extend([this.to_string(), format!(": &{this} [{items}]\n")]);
     }
-    assert!(
-        lines(&text)[0].contains("repetition limit"),
-        "{:?}",
-        lines(&text)
-    );
+    assert!(lines(&text)[0].contains("repetition limit"), "{:?}", lines(&text));
     let twice = format!("app: &a [{}]\nname: *a\n", "x, ".repeat(90_000));
     loaded(&twice);
     assert!(lines(&format!("{twice}admin: *a\n"))[0].contains("too many values"));
-    assert!(
-        lines(&"[".repeat(5_000))[0].contains("recursion limit"),
-        "deep nesting is a mistake"
-    );
+    assert!(lines(&"[".repeat(5_000))[0].contains("recursion limit"), "deep nesting is a mistake");
 }

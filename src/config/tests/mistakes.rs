@@ -56,11 +56,7 @@ fn k_unknown_keys() {
             "auth.api_key.keys[0].hash: required when auth.api_key.keys[0] is given",
         ]
     );
-    assert_eq!(
-        lines("\"a\\nb\": 1"),
-        ["a\\nb: unknown key"],
-        "a line stays a line"
-    );
+    assert_eq!(lines("\"a\\nb\": 1"), ["a\\nb: unknown key"], "a line stays a line");
 }
 
 #[rustfmt::skip]
@@ -163,17 +159,11 @@ fn e_accepted_values() {
         ("ip_filter.mode", vec!["blocklist", "allowlist"]),
         ("log.level", vec!["debug", "info", "warn", "error"]),
         ("log.format", vec!["json", "text"]),
-        (
-            "security_headers.frame_option",
-            vec!["DENY", "SAMEORIGIN", ""],
-        ),
+        ("security_headers.frame_option", vec!["DENY", "SAMEORIGIN", ""]),
         ("tls.provider", vec!["self-signed", "external"]),
     ] {
-        let list = accepted
-            .iter()
-            .map(|value| format!("\"{value}\""))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let list =
+            accepted.iter().map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(", ");
         let expected = format!("{key}: \"Auto\" is not accepted; accepted values: {list}");
         assert_eq!(lines(&nested(key, "Auto")), [expected]);
         for value in accepted {
@@ -181,13 +171,7 @@ fn e_accepted_values() {
         }
     }
     check(NOT_ACCEPTED);
-    for provider in [
-        "letsencrypt",
-        "acme",
-        "letsencrypt-staging",
-        "zerossl",
-        "buypass",
-    ] {
+    for provider in ["letsencrypt", "acme", "letsencrypt-staging", "zerossl", "buypass"] {
         assert!(
             lines(&nested("tls.provider", provider))[0].contains("is not supported by this engine")
         );
@@ -210,11 +194,7 @@ fn d_and_z_at_every_key_that_takes_them() {
                     key.name
                 );
                 assert_eq!(lines(&nested(key.name, "-5s")), [expected]);
-                assert_eq!(
-                    lines(&nested(key.name, "30")).len(),
-                    1,
-                    "a bare number has no unit"
-                );
+                assert_eq!(lines(&nested(key.name, "30")).len(), 1, "a bare number has no unit");
             }
             Kind::Size { .. } => {
                 for wrong in ["-1", "16kb", "1.5"] {
@@ -276,10 +256,7 @@ fn u_urls() {
     ] {
         why(&format!("upstream: {{url: '{url}'}}"), part);
     }
-    why(
-        &format!("upstream: {{url: 'unix:/{}'}}", "x".repeat(107)),
-        "107",
-    );
+    why(&format!("upstream: {{url: 'unix:/{}'}}", "x".repeat(107)), "107");
     loaded(&format!("upstream: {{url: 'unix:/{}'}}", "x".repeat(106)));
     why("auth: {login_url: '//evil.example'}", "two slashes");
     why("auth: {login_url: 'javascript:alert(1)'}", "scheme");
@@ -314,10 +291,7 @@ const ADDRESSES: &[(&str, &str)] = &[
 #[test]
 fn a_addresses() {
     check(ADDRESSES);
-    assert_eq!(
-        config("server: {host: localhost}").server.host,
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    );
+    assert_eq!(config("server: {host: localhost}").server.host, IpAddr::V4(Ipv4Addr::LOCALHOST));
     assert_eq!(config("server: {host: '::'}").server.host.to_string(), "::");
 }
 
@@ -392,14 +366,8 @@ fn p_not_valid_here() {
     for (text, place) in NOT_VALID {
         let lines = lines(text);
         assert_eq!(lines.len(), 1, "{text}: {lines:?}");
-        assert!(
-            lines[0].starts_with(&format!("{place}: \"")),
-            "{text}: {lines:?}"
-        );
-        assert!(
-            lines[0].contains("\" is not valid here: "),
-            "{text}: {lines:?}"
-        );
+        assert!(lines[0].starts_with(&format!("{place}: \"")), "{text}: {lines:?}");
+        assert!(lines[0].contains("\" is not valid here: "), "{text}: {lines:?}");
     }
     loaded(
         "auth: {public_paths: ['/a/*', '/[a-z]?[^\\]]*\\*', /x/:id], api_key: {header: Authorization}}",
@@ -423,9 +391,7 @@ fn api_keys_are_complete_unique_and_never_shown() {
         ]
     );
     assert_eq!(
-        lines(&keys(&format!(
-            "{{name: a, hash: '{hash}'}}, {{name: a, hash: '{hash}'}}"
-        ))),
+        lines(&keys(&format!("{{name: a, hash: '{hash}'}}, {{name: a, hash: '{hash}'}}"))),
         [
             "auth.api_key.keys[1].name: \"a\" is not valid here: auth.api_key.keys[0] already has this name"
         ]
@@ -499,8 +465,5 @@ fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
 fn all_mistakes_are_found_in_one_pass() {
     let text = "server: {port: x, host: y, prot: 1}\nlog: {level: loud}\nplugins: {tls: {enabled: maybe}, what: {}}\n\
                 waf: {mode: block}\nupstream: {url: 'https://a'}\nrate_limit: {enabled: true}\nname: '${NOPE}'\n";
-    assert_eq!(
-        lines_with(text, &[("VIBEWARDEN_WATCH_DEBOUNCE", "soon")]).len(),
-        11
-    );
+    assert_eq!(lines_with(text, &[("VIBEWARDEN_WATCH_DEBOUNCE", "soon")]).len(), 11);
 }

@@ -12,10 +12,7 @@ fn every_key_is_printed_with_its_effective_value() {
         .iter()
         .filter(|key| !["auth.enabled", "auth.api_key.openbao_path"].contains(&key.name))
     {
-        let found = key
-            .name
-            .split('.')
-            .try_fold(&value, |value, segment| value.get(segment));
+        let found = key.name.split('.').try_fold(&value, |value, segment| value.get(segment));
         assert!(found.is_some(), "{} is missing in\n{printed}", key.name);
     }
     assert_eq!(value["server"]["max_connections"], 524_160);
@@ -37,10 +34,7 @@ fn secrets_are_hidden() {
     );
     let config = config(&text);
     let printed = config.to_yaml(1);
-    assert!(
-        !printed.contains("hunter") && !printed.contains(&hash),
-        "{printed}"
-    );
+    assert!(!printed.contains("hunter") && !printed.contains(&hash), "{printed}");
     assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
     let value: serde_yaml::Value = serde_yaml::from_str(&printed).unwrap();
     assert_eq!(value["auth"]["api_key"]["keys"][0]["name"], "visible");
@@ -106,15 +100,10 @@ const PIECES: [&str; 14] = [
 #[test]
 fn the_oracle_holds_over_mutated_corpus_files() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(corpus)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    let texts: Vec<Vec<u8>> = paths
-        .iter()
-        .map(|path| std::fs::read(path).unwrap())
-        .collect();
+    let texts: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
     let seed = 0x5eed;
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..1000 {
@@ -124,11 +113,7 @@ fn the_oracle_holds_over_mutated_corpus_files() {
             match random.u8(..3) {
                 0 => drop(bytes.splice(at..at, PIECES[random.usize(..PIECES.len())].bytes())),
                 1 => bytes.truncate(at.max(1)),
-                _ => bytes
-                    .iter_mut()
-                    .skip(at)
-                    .take(1)
-                    .for_each(|byte| *byte = random.u8(32..127)),
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = random.u8(32..127)),
             }
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -59,12 +59,7 @@ fn each_key_is_reloaded_or_kept_as_the_contract_says() {
             assert_eq!(old.restart_required(&new), [key.name]);
             assert!(kept == old, "{} is kept", key.name);
         } else {
-            assert_eq!(
-                old.restart_required(&new),
-                <[&str; 0]>::default(),
-                "{}",
-                key.name
-            );
+            assert_eq!(old.restart_required(&new), <[&str; 0]>::default(), "{}", key.name);
             assert!(kept == new, "{} is taken", key.name);
         }
     }
@@ -78,13 +73,8 @@ fn a_reload_takes_what_it_can() {
         "server: {port: 81, workers: 2}\nlog: {format: text, level: info}\nupstream: {port: 1}",
     );
     let text = "server: {port: 82, read_timeout: 1s}\nlog: {level: warn}\nupstream: {url: 'unix:/a'}\nname: x";
-    let new = load_text(text, Some(path), &BTreeMap::new())
-        .unwrap()
-        .config;
-    assert_eq!(
-        old.restart_required(&new),
-        ["server.port", "server.workers", "log.format"]
-    );
+    let new = load_text(text, Some(path), &BTreeMap::new()).unwrap().config;
+    assert_eq!(old.restart_required(&new), ["server.port", "server.workers", "log.format"]);
     let merged = old.keep_startup_values(new.clone());
     assert_eq!(
         (merged.server.port, merged.server.workers, merged.log.format),
@@ -97,8 +87,5 @@ fn a_reload_takes_what_it_can() {
     assert_eq!(old.restart_required(&merged), <[&str; 0]>::default());
     // other spellings of the same value are no change
     let spelled = config("server: {host: localhost, port: '8080'}\nwatch: {debounce: 0.5s}");
-    assert_eq!(
-        Config::default().restart_required(&spelled),
-        <[&str; 0]>::default()
-    );
+    assert_eq!(Config::default().restart_required(&spelled), <[&str; 0]>::default());
 }

@@ -60,11 +60,7 @@ fn keys_and_defaults_are_those_of_the_contract() {
     for (name, expected) in rows {
         let key = find(name).unwrap_or_else(|| panic!("{name} is not in the schema"));
         let default = key.default.and_then(|text| key.parse(text));
-        let expected = if expected == "-" {
-            None
-        } else {
-            Some(key.parse(expected).expect(name))
-        };
+        let expected = if expected == "-" { None } else { Some(key.parse(expected).expect(name)) };
         assert_eq!(default, expected, "{name}");
     }
 }
@@ -72,12 +68,7 @@ fn keys_and_defaults_are_those_of_the_contract() {
 #[test]
 fn every_default_and_every_off_value_is_valid() {
     for key in SCHEMA {
-        assert_eq!(
-            key.default().is_some(),
-            key.default.is_some(),
-            "{}",
-            key.name
-        );
+        assert_eq!(key.default().is_some(), key.default.is_some(), "{}", key.name);
     }
     for (name, value) in NOT_YET {
         assert!(find(name).unwrap().parse(value).is_some(), "{name}");
@@ -89,17 +80,8 @@ fn every_default_and_every_off_value_is_valid() {
 fn no_key_is_a_section_too() {
     for key in SCHEMA {
         let below = format!("{}.", key.name);
-        assert!(
-            !SCHEMA.iter().any(|other| other.name.starts_with(&below)),
-            "{}",
-            key.name
-        );
-        assert_eq!(
-            SCHEMA.iter().filter(|other| other.name == key.name).count(),
-            1,
-            "{}",
-            key.name
-        );
+        assert!(!SCHEMA.iter().any(|other| other.name.starts_with(&below)), "{}", key.name);
+        assert_eq!(SCHEMA.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
     }
 }
 
@@ -125,35 +107,16 @@ fn the_fields_have_the_defaults_of_the_contract() {
             pin_cores: true,
         }
     );
-    let target = UpstreamTarget::Tcp {
-        host: "127.0.0.1".to_owned(),
-        port: 3000,
-    };
+    let target = UpstreamTarget::Tcp { host: "127.0.0.1".to_owned(), port: 3000 };
     assert_eq!(config.upstream, Upstream { target });
     assert_eq!(config.upstream_head_timeout, Some(seconds(30)));
     assert_eq!(
         config.log,
-        Log {
-            level: LogLevel::Info,
-            format: LogFormat::Json,
-            access_log: true
-        }
+        Log { level: LogLevel::Info, format: LogFormat::Json, access_log: true }
     );
-    assert_eq!(
-        config.telemetry,
-        Telemetry {
-            enabled: true,
-            path_patterns: Vec::new()
-        }
-    );
+    assert_eq!(config.telemetry, Telemetry { enabled: true, path_patterns: Vec::new() });
     assert!(config.expose_version);
-    assert_eq!(
-        config.watch,
-        Watch {
-            enabled: true,
-            debounce: Duration::from_millis(500)
-        }
-    );
+    assert_eq!(config.watch, Watch { enabled: true, debounce: Duration::from_millis(500) });
 }
 
 #[test]
@@ -165,39 +128,20 @@ fn the_fields_take_what_is_written() {
     let config = config(text);
     assert_eq!(config.server.host.to_string(), "::1");
     assert_eq!(
-        (
-            config.server.port,
-            config.server.max_connections,
-            config.server.workers
-        ),
+        (config.server.port, config.server.max_connections, config.server.workers),
         (0, 9, 3)
     );
-    assert_eq!(
-        (config.server.driver, config.server.pin_cores),
-        (DriverChoice::IoUring, false)
-    );
+    assert_eq!((config.server.driver, config.server.pin_cores), (DriverChoice::IoUring, false));
     assert_eq!(
         config.log,
-        Log {
-            level: LogLevel::Debug,
-            format: LogFormat::Text,
-            access_log: false
-        }
+        Log { level: LogLevel::Debug, format: LogFormat::Text, access_log: false }
     );
     assert!(!config.expose_version);
-    assert_eq!(
-        config.watch,
-        Watch {
-            enabled: false,
-            debounce: Duration::from_secs(1)
-        }
-    );
+    assert_eq!(config.watch, Watch { enabled: false, debounce: Duration::from_secs(1) });
     assert_eq!(config.upstream_head_timeout, Some(Duration::from_secs(7)));
     assert_eq!(config.telemetry.path_patterns, ["/a/:b", "/c"]);
     assert_eq!(
-        super::config("server: {driver: epoll}\nlog: {level: error}")
-            .server
-            .driver,
+        super::config("server: {driver: epoll}\nlog: {level: error}").server.driver,
         DriverChoice::Epoll
     );
 }

@@ -27,11 +27,7 @@ fn durations() {
         ("9223372036854775807ns", nanos(9_223_372_036_854_775_807)),
     ] {
         assert_eq!(parse_duration(text), Some(expected), "{text}");
-        assert_eq!(
-            parse_duration(&format_duration(expected)),
-            Some(expected),
-            "{text}"
-        );
+        assert_eq!(parse_duration(&format_duration(expected)), Some(expected), "{text}");
     }
     for text in [
         "",
@@ -148,11 +144,7 @@ fn addresses_in_blocks() {
         ("127.0.0.0/8", "127.1.2.3", true),
     ] {
         let ip: IpAddr = ip.parse().unwrap();
-        assert_eq!(
-            Cidr::parse(block).unwrap().contains(ip),
-            inside,
-            "{ip} in {block}"
-        );
+        assert_eq!(Cidr::parse(block).unwrap().contains(ip), inside, "{ip} in {block}");
     }
 }
 
@@ -167,24 +159,10 @@ fn quoted_scalars_and_comma_text_are_accepted() {
     assert_eq!(quoted, plain);
     // a number where text is meant needs no quotes
     config("auth: {on_kratos_unavailable: 503}");
-    assert_eq!(
-        config("server: {max_header_bytes: 4096}")
-            .server
-            .max_header_bytes,
-        4096
-    );
-    assert_eq!(
-        config("server: {read_timeout: 0}").server.read_timeout,
-        None
-    );
-    assert_eq!(
-        config("resilience: {timeout: ''}").upstream_head_timeout,
-        None
-    );
-    assert_eq!(
-        config("body_size: {max: ''}"),
-        config("body_size: {max: 0}")
-    );
+    assert_eq!(config("server: {max_header_bytes: 4096}").server.max_header_bytes, 4096);
+    assert_eq!(config("server: {read_timeout: 0}").server.read_timeout, None);
+    assert_eq!(config("resilience: {timeout: ''}").upstream_head_timeout, None);
+    assert_eq!(config("body_size: {max: ''}"), config("body_size: {max: 0}"));
 }
 
 #[test]
@@ -197,10 +175,7 @@ fn a_key_without_a_value_is_not_set() {
 
 #[test]
 fn upstream_targets() {
-    let tcp = |host: &str, port| UpstreamTarget::Tcp {
-        host: host.to_owned(),
-        port,
-    };
+    let tcp = |host: &str, port| UpstreamTarget::Tcp { host: host.to_owned(), port };
     for (url, expected) in [
         ("http://localhost", tcp("localhost", 80)),
         ("HTTP://localhost:3000", tcp("localhost", 3000)),
@@ -208,19 +183,11 @@ fn upstream_targets() {
         ("ws://10.0.0.1:65535", tcp("10.0.0.1", 65535)),
         ("http://[::1]:9", tcp("::1", 9)),
         ("http://my_app.internal.", tcp("my_app.internal.", 80)),
-        (
-            "unix:/run/app.sock",
-            UpstreamTarget::Unix("/run/app.sock".into()),
-        ),
-        (
-            "unix:///run/app.sock",
-            UpstreamTarget::Unix("/run/app.sock".into()),
-        ),
+        ("unix:/run/app.sock", UpstreamTarget::Unix("/run/app.sock".into())),
+        ("unix:///run/app.sock", UpstreamTarget::Unix("/run/app.sock".into())),
     ] {
         assert_eq!(
-            config(&format!("upstream: {{url: '{url}'}}"))
-                .upstream
-                .target,
+            config(&format!("upstream: {{url: '{url}'}}")).upstream.target,
             expected,
             "{url}"
         );
@@ -240,35 +207,19 @@ fn upstream_targets() {
 fn off_and_on() {
     let server = config("server: {read_timeout: 0, write_timeout: 0s, idle_timeout: 0, dead_peer_after: 0, drain_timeout: 0}").server;
     assert_eq!(
-        (
-            server.read_timeout,
-            server.write_timeout,
-            server.idle_timeout
-        ),
+        (server.read_timeout, server.write_timeout, server.idle_timeout),
         (None, None, None)
     );
-    assert_eq!(
-        (server.dead_peer_after, server.drain_timeout),
-        (None, Duration::ZERO)
-    );
-    assert!(
-        !config("telemetry: {prometheus: {enabled: false}}")
-            .telemetry
-            .enabled
-    );
+    assert_eq!((server.dead_peer_after, server.drain_timeout), (None, Duration::ZERO));
+    assert!(!config("telemetry: {prometheus: {enabled: false}}").telemetry.enabled);
     assert!(!config("telemetry: {enabled: false}").telemetry.enabled);
     assert!(!config("metrics: {enabled: false}").telemetry.enabled);
     // `telemetry` is there, so `metrics` is not asked
     let both =
         config("metrics: {enabled: false, path_patterns: [/m]}\ntelemetry: {path_patterns: [/t]}")
             .telemetry;
-    assert_eq!(
-        (both.enabled, both.path_patterns),
-        (true, vec!["/t".to_owned()])
-    );
+    assert_eq!((both.enabled, both.path_patterns), (true, vec!["/t".to_owned()]));
     assert!(
-        config("metrics: {enabled: false}\ntelemetry: {otlp: {enabled: true}}")
-            .telemetry
-            .enabled
+        config("metrics: {enabled: false}\ntelemetry: {otlp: {enabled: true}}").telemetry.enabled
     );
 }

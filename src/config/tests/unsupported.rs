@@ -41,15 +41,9 @@ const ALWAYS_A_WARNING: [&str; 32] = [
 #[test]
 fn most_are_ignored_with_one_warning() {
     for key in ALWAYS_A_WARNING {
-        for value in [
-            "x",
-            "{enabled: true, mode: block, children: {are: [not, checked]}}",
-        ] {
+        for value in ["x", "{enabled: true, mode: block, children: {are: [not, checked]}}"] {
             let loaded = loaded(&nested(key, value));
-            assert_eq!(
-                loaded.warnings,
-                [format!("ignored, this engine has no use for: {key}")]
-            );
+            assert_eq!(loaded.warnings, [format!("ignored, this engine has no use for: {key}")]);
             assert_eq!(loaded.config.server, Config::default().server);
         }
     }
@@ -65,16 +59,8 @@ fn most_are_ignored_with_one_warning() {
 const PROTECTIONS: [(&str, &[&str], &[&str]); 9] = [
     (
         "waf",
-        &[
-            "{mode: block}",
-            "{mode: Block}",
-            "{content_type_validation: {enabled: true}}",
-        ],
-        &[
-            "{mode: detect, enabled: true}",
-            "{content_type_validation: {enabled: false}}",
-            "{}",
-        ],
+        &["{mode: block}", "{mode: Block}", "{content_type_validation: {enabled: true}}"],
+        &["{mode: detect, enabled: true}", "{content_type_validation: {enabled: false}}", "{}"],
     ),
     (
         "input_validation",
@@ -86,35 +72,18 @@ const PROTECTIONS: [(&str, &[&str], &[&str]); 9] = [
         &["{enabled: true}", "{enabled: yes}", "{enabled: 1}"],
         &["{enabled: false}", "{enabled: no}"],
     ),
-    (
-        "egress",
-        &["{enabled: true}"],
-        &["{enabled: false}", "{enabled: }"],
-    ),
+    ("egress", &["{enabled: true}"], &["{enabled: false}", "{enabled: }"]),
     ("secrets", &["{enabled: true}"], &["{enabled: 'off'}"]),
     ("maintenance", &["{enabled: true}"], &["{enabled: ''}"]),
-    (
-        "resilience.circuit_breaker",
-        &["{enabled: true}"],
-        &["{enabled: 0}", "{threshold: 5}"],
-    ),
+    ("resilience.circuit_breaker", &["{enabled: true}"], &["{enabled: 0}", "{threshold: 5}"]),
     (
         "webhooks",
-        &[
-            "{enabled: true}",
-            "[{url: 'http://a'}]",
-            "{endpoints: [{url: 'http://a'}]}",
-        ],
+        &["{enabled: true}", "[{url: 'http://a'}]", "{endpoints: [{url: 'http://a'}]}"],
         &["[]", "{endpoints: []}", "{timeout: 5s}"],
     ),
     (
         "response_headers",
-        &[
-            "{set: {A: b}}",
-            "{add: {A: b}}",
-            "{remove: [Server]}",
-            "{remove: Server}",
-        ],
+        &["{set: {A: b}}", "{add: {A: b}}", "{remove: [Server]}", "{remove: Server}"],
         &["{set: {}, add: {}, remove: []}", "{enabled: true}"],
     ),
 ];
@@ -132,10 +101,7 @@ fn n_a_protection_that_would_be_missing_stops_the_start() {
             let allowed = format!("{text}allow_unsupported: [{section}]\n");
             assert_eq!(loaded(&allowed).warnings, [warning.as_str()], "{text}");
             let other = if section == "waf" { "cors" } else { "waf" };
-            assert_eq!(
-                lines(&format!("{text}allow_unsupported: [{other}]\n")).len(),
-                1
-            );
+            assert_eq!(lines(&format!("{text}allow_unsupported: [{other}]\n")).len(), 1);
         }
         for value in quiet {
             assert_eq!(
@@ -162,8 +128,5 @@ fn n_holds_for_the_plugins_form_and_the_environment() {
 fn every_name_can_be_allowed() {
     let all = names().collect::<Vec<_>>().join(", ");
     loaded(&format!("allow_unsupported: [{all}]"));
-    assert_eq!(
-        names().count(),
-        ALWAYS_A_WARNING.len() - 1 + PROTECTIONS.len()
-    );
+    assert_eq!(names().count(), ALWAYS_A_WARNING.len() - 1 + PROTECTIONS.len());
 }

@@ -34,16 +34,8 @@ fn good_chunks_however_they_are_split() {
         (&b"5\r\nhello\r\n0\r\n\r\n"[..], &b"hello"[..], true),
         (b"0\r\n\r\n", b"", true),
         (b"000\r\n\r\n", b"", true),
-        (
-            b"1\r\na\r\n00000000000000A\r\n0123456789\r\n0\r\n\r\n",
-            b"a0123456789",
-            true,
-        ),
-        (
-            b"5;a=b;c=\"d e;\\\" \xff\";f\r\nhello\r\n0;x\r\n\r\n",
-            b"hello",
-            true,
-        ),
+        (b"1\r\na\r\n00000000000000A\r\n0123456789\r\n0\r\n\r\n", b"a0123456789", true),
+        (b"5;a=b;c=\"d e;\\\" \xff\";f\r\nhello\r\n0;x\r\n\r\n", b"hello", true),
         (b"5 \t; \ta = b\r\nhello\r\n0\r\n\r\n", b"hello", true),
         (b"5;a\t\r\nhello\r\n0\r\n\r\n", b"hello", true),
         (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n", true),
@@ -127,12 +119,7 @@ fn bad_chunks_however_they_are_split() {
     ];
     for (input, error) in cases {
         for piece in 1..=input.len() {
-            assert_eq!(
-                decode(input, piece),
-                Err(*error),
-                "{piece}: {}",
-                show(input)
-            );
+            assert_eq!(decode(input, piece), Err(*error), "{piece}: {}", show(input));
         }
     }
 }
@@ -150,18 +137,10 @@ fn what_follows_the_end_is_not_touched() {
 #[test]
 fn a_chunk_line_has_a_limit() {
     let line = |extension_bytes: usize| {
-        [
-            b"1;".to_vec(),
-            vec![b'x'; extension_bytes],
-            b"\r\na\r\n0\r\n\r\n".to_vec(),
-        ]
-        .concat()
+        [b"1;".to_vec(), vec![b'x'; extension_bytes], b"\r\na\r\n0\r\n\r\n".to_vec()].concat()
     };
     assert!(decode(&line(CHUNK_LINE_BYTES_MAX - 4), 1000).is_ok());
-    assert_eq!(
-        decode(&line(CHUNK_LINE_BYTES_MAX - 3), 1000),
-        Err(E::ChunkLineTooLong)
-    );
+    assert_eq!(decode(&line(CHUNK_LINE_BYTES_MAX - 3), 1000), Err(E::ChunkLineTooLong));
     // A65: one extension of 64 kB
     assert_eq!(decode(&line(64 * 1024), 1000), Err(E::ChunkLineTooLong));
 }
@@ -172,10 +151,7 @@ fn content_that_is_mostly_chunk_lines_has_a_limit() {
     let one_byte_chunks = [b"1\r\na\r\n".repeat(1_000_000), b"0\r\n\r\n".to_vec()].concat();
     assert_eq!(decode(&one_byte_chunks, 16 * 1024), Err(E::Overhead));
     let extension = [b"1;".to_vec(), vec![b'x'; 1024], b"\r\na\r\n".to_vec()].concat();
-    assert_eq!(
-        decode(&extension.repeat(10_000), 16 * 1024),
-        Err(E::Overhead)
-    );
+    assert_eq!(decode(&extension.repeat(10_000), 16 * 1024), Err(E::Overhead));
     // Small chunks are no attack as long as there is something in them, or not many of them.
     let two_byte_chunks = [b"2\r\nab\r\n".repeat(1_000_000), b"0\r\n\r\n".to_vec()].concat();
     assert!(
@@ -190,19 +166,9 @@ fn trailers_have_a_limit() {
     // A66
     let many = [b"0\r\n".to_vec(), b"a: b\r\n".repeat(10_000)].concat();
     assert_eq!(decode(&many, 1000), Err(E::TrailersTooLarge));
-    let lines = |count| {
-        [
-            b"0\r\n".to_vec(),
-            b"a: b\r\n".repeat(count),
-            b"\r\n".to_vec(),
-        ]
-        .concat()
-    };
+    let lines = |count| [b"0\r\n".to_vec(), b"a: b\r\n".repeat(count), b"\r\n".to_vec()].concat();
     assert!(decode(&lines(HEADER_LINES_MAX), 1000).is_ok());
-    assert_eq!(
-        decode(&lines(HEADER_LINES_MAX + 1), 1000),
-        Err(E::TrailersTooLarge)
-    );
+    assert_eq!(decode(&lines(HEADER_LINES_MAX + 1), 1000), Err(E::TrailersTooLarge));
     let long = [b"0\r\na: ".to_vec(), vec![b'x'; 1 << 20]].concat();
     assert_eq!(decode(&long, 1000), Err(E::TrailersTooLarge));
 }
@@ -221,10 +187,7 @@ fn trailers_are_kept_apart_and_filtered() {
         .filter(|trailer| is_relayed_trailer(trailer, &["X-API-Key"]))
         .map(|trailer| (trailer.name, trailer.value))
         .collect();
-    assert_eq!(
-        relayed,
-        [("X-Checksum", &b"abc"[..]), ("Grpc-Status", b"0")]
-    );
+    assert_eq!(relayed, [("X-Checksum", &b"abc"[..]), ("Grpc-Status", b"0")]);
 }
 
 #[test]

@@ -44,11 +44,7 @@ fn names_mean_what_they_mean_in_any_case() {
         ("", Field::Other),
     ];
     for (name, field) in cases {
-        for spelling in [
-            name.to_string(),
-            name.to_ascii_lowercase(),
-            name.to_ascii_uppercase(),
-        ] {
+        for spelling in [name.to_string(), name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
             assert_eq!(Field::of(spelling.as_bytes()), *field, "{spelling}");
         }
     }
@@ -76,14 +72,7 @@ fn look_alikes_of_every_protected_name() {
     ] {
         assert_eq!(Field::of(name.as_bytes()), Field::LookAlike, "{name}");
     }
-    for name in [
-        "Content_Type",
-        "X_Custom",
-        "X.Real",
-        "T_E",
-        "Content+Length",
-        "XUser-Id",
-    ] {
+    for name in ["Content_Type", "X_Custom", "X.Real", "T_E", "Content+Length", "XUser-Id"] {
         assert_eq!(Field::of(name.as_bytes()), Field::Other, "{name}");
     }
 }
@@ -102,16 +91,9 @@ fn the_options_of_all_connection_lines_are_one_list() {
     let options = &fields.connection;
     assert!(options.upgrade && options.close && !options.overflowed);
     assert!(options.nominates("x-one") && options.nominates("X-Two"));
-    for name in [
-        "Host",
-        "Content-Length",
-        "Sec-WebSocket-Key",
-        "TE",
-        "keep-alive",
-        "",
-        "x-tw",
-        "x-twoo",
-    ] {
+    for name in
+        ["Host", "Content-Length", "Sec-WebSocket-Key", "TE", "keep-alive", "", "x-tw", "x-twoo"]
+    {
         assert!(!options.nominates(name), "{name}");
     }
 }
@@ -129,13 +111,9 @@ fn the_number_of_nominated_names_is_bounded() {
 
 #[test]
 fn an_option_is_a_whole_element() {
-    for value in [
-        &b"upgrade-insecure"[..],
-        b"up grade",
-        b"xupgrade",
-        b"upgrade;q=1",
-        b"\"upgrade\"",
-    ] {
+    for value in
+        [&b"upgrade-insecure"[..], b"up grade", b"xupgrade", b"upgrade;q=1", b"\"upgrade\""]
+    {
         let mut options = ConnectionOptions::default();
         options.add(value);
         assert!(!options.upgrade, "{}", value.escape_ascii());

@@ -45,9 +45,8 @@ fn left_from(lines: &str, forwarding: &Forwarding<'_>) -> String {
         forwarding,
         Purpose::Plain,
     );
-    let rest = out
-        .strip_prefix("GET /e HTTP/1.1\r\nHost: t.test\r\n")
-        .expect("line and host first");
+    let rest =
+        out.strip_prefix("GET /e HTTP/1.1\r\nHost: t.test\r\n").expect("line and host first");
     let own = rest.find("X-Forwarded-For: ").expect("our lines");
     rest[..own].to_owned()
 }
@@ -84,10 +83,7 @@ fn an_upgrade_goes_on_with_our_lines_last() {
 fn lines_of_one_hop_stay_behind() {
     // A39, A117, B8, B12, B21, E7, E10, I4, I6
     for (lines, expected) in [
-        (
-            "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n",
-            "",
-        ),
+        ("Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n", ""),
         ("Upgrade: websocket\r\nAccept: */*\r\n", "Accept: */*\r\n"),
         (
             "Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Bearer good\r\n",
@@ -98,18 +94,12 @@ fn lines_of_one_hop_stay_behind() {
             "Connection: Authorization, cookie\r\nAuthorization: x\r\nCookie: a=b\r\nAccept: c\r\n",
             "Accept: c\r\n",
         ),
-        (
-            "X-A: 1\r\nConnection: x-a\r\nx-a: 2\r\nX-AB: 3\r\n",
-            "X-AB: 3\r\n",
-        ),
+        ("X-A: 1\r\nConnection: x-a\r\nx-a: 2\r\nX-AB: 3\r\n", "X-AB: 3\r\n"),
         (
             "Connection: Host, Sec-WebSocket-Key\r\nSec-WebSocket-Key: k\r\n",
             "Sec-WebSocket-Key: k\r\n",
         ),
-        (
-            "Connection: Via, X-Request-ID\r\nVia: 1.0 a\r\n",
-            "Via: 1.0 a\r\n",
-        ),
+        ("Connection: Via, X-Request-ID\r\nVia: 1.0 a\r\n", "Via: 1.0 a\r\n"),
         ("TE: gzip, Trailers\r\n", "TE: trailers\r\n"),
         ("te: trailers\r\nConnection: te\r\n", "te: trailers\r\n"),
         ("TE: gzip\r\nTE: trailers;q=0.5\r\n", ""),
@@ -138,11 +128,7 @@ fn the_proxy_alone_says_who_the_user_is() {
         "X_Forwarded_For: 1.1.1.1\r\nX-Forwarded_Proto: https\r\n",
     ] {
         assert_eq!(left(lines), "", "{lines}");
-        assert_eq!(
-            left_from(lines, &trusted()),
-            "",
-            "from a trusted peer: {lines}"
-        );
+        assert_eq!(left_from(lines, &trusted()), "", "from a trusted peer: {lines}");
     }
     let kept =
         "X-API-Key: good\r\nAuthorization: Bearer t\r\nCookie: a=b\r\nX-Role: x\r\nX-User: y\r\n";
@@ -152,10 +138,8 @@ fn the_proxy_alone_says_who_the_user_is() {
 #[test]
 fn identity_stands_before_our_other_lines_and_cannot_be_nominated() {
     // B31
-    let forwarding = Forwarding {
-        identity: &[("X-User-Id", "alice"), ("X-Roles", "a,b")],
-        ..forwarding()
-    };
+    let forwarding =
+        Forwarding { identity: &[("X-User-Id", "alice"), ("X-Roles", "a,b")], ..forwarding() };
     let short = b"GET /ws HTTP/1.1\r\n{H}Upgrade: websocket\r\n\
         Connection: Upgrade, X-User-Id, X-Roles, X-Forwarded-For, X-Real-IP, Sec-WebSocket-Key\r\n\
         X-User-Id: admin\r\nx-roles: root\r\nX-Forwarded-For: 1.1.1.1\r\n{K}\r\n";
@@ -168,10 +152,7 @@ fn identity_stands_before_our_other_lines_and_cannot_be_nominated() {
         X-Roles: a,b\r\n\
         X-Forwarded-For: 192.0.2.1\r\n";
     assert!(out.starts_with(expected), "{out}");
-    assert!(
-        !out.contains("admin") && !out.contains("root") && !out.contains("1.1.1.1"),
-        "{out}"
-    );
+    assert!(!out.contains("admin") && !out.contains("root") && !out.contains("1.1.1.1"), "{out}");
 }
 
 #[test]
@@ -187,11 +168,7 @@ fn forwarding_lines_of_a_peer_that_is_not_trusted_are_replaced() {
         let expected = "GET / HTTP/1.1\r\nHost: t.test\r\n\
             X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: t.test\r\n\
             X-Real-IP: 192.0.2.1\r\nX-Request-ID: req_ABCDEFGHIJKL\r\nVia: 1.1 vibewarden\r\n\r\n";
-        assert_eq!(
-            forward(short.as_bytes(), &forwarding(), Purpose::Plain),
-            expected,
-            "{lines}"
-        );
+        assert_eq!(forward(short.as_bytes(), &forwarding(), Purpose::Plain), expected, "{lines}");
     }
 }
 
@@ -203,17 +180,11 @@ fn forwarding_lines_of_a_trusted_peer_are_completed() {
     let out = |lines: &str| {
         let short = format!("GET / HTTP/1.1\r\n{{H}}{lines}\r\n");
         let out = forward(short.as_bytes(), &trusted(), Purpose::Plain);
-        let out = out
-            .strip_prefix("GET / HTTP/1.1\r\nHost: t.test\r\n")
-            .expect("start")
-            .to_owned();
+        let out = out.strip_prefix("GET / HTTP/1.1\r\nHost: t.test\r\n").expect("start").to_owned();
         out.strip_suffix(tail).expect("end").to_owned()
     };
     let proto_and_host = "X-Forwarded-Proto: http\r\nX-Forwarded-Host: t.test\r\n";
-    assert_eq!(
-        out(""),
-        format!("X-Forwarded-For: 10.0.0.1\r\n{proto_and_host}")
-    );
+    assert_eq!(out(""), format!("X-Forwarded-For: 10.0.0.1\r\n{proto_and_host}"));
     assert_eq!(
         out(
             "X-Forwarded-For: junk, 1.1.1.1\r\nX-Forwarded-For:\r\nx-forwarded-for: 198.51.100.7\r\n"
@@ -231,11 +202,7 @@ fn forwarding_lines_of_a_trusted_peer_are_completed() {
         "X-Forwarded-Host:\r\n",
         "X-Forwarded-Host: a/b\r\n",
     ] {
-        assert_eq!(
-            out(bad),
-            format!("X-Forwarded-For: 10.0.0.1\r\n{proto_and_host}"),
-            "{bad}"
-        );
+        assert_eq!(out(bad), format!("X-Forwarded-For: 10.0.0.1\r\n{proto_and_host}"), "{bad}");
     }
 }
 
@@ -248,10 +215,7 @@ fn addresses_and_scheme_as_the_client_connected() {
         ..forwarding()
     };
     let out = forward(b"GET / HTTP/1.1\r\n{H}\r\n", &forwarding, Purpose::Plain);
-    assert!(
-        out.contains("X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n"),
-        "{out}"
-    );
+    assert!(out.contains("X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n"), "{out}");
     assert!(out.contains("X-Real-IP: 2001:db8::1\r\n"), "{out}");
 }
 
@@ -263,28 +227,15 @@ fn a_request_id_is_kept_when_it_is_one_visible_word() {
             expand(format!("GET / HTTP/1.1\r\n{{H}}x-request-id: {id}\r\nA: b\r\n\r\n").as_bytes());
         let head = RequestHead::parse(&bytes).expect("valid");
         assert_eq!(request_id(&head), Some(id));
-        let forwarding = Forwarding {
-            request_id: id,
-            ..forwarding()
-        };
+        let forwarding = Forwarding { request_id: id, ..forwarding() };
         let mut out = Vec::new();
         write_request(&mut out, &head, &forwarding, Purpose::Plain);
         let out = String::from_utf8(out).expect("UTF-8");
-        assert!(
-            out.contains(&format!("x-request-id: {id}\r\nA: b\r\n")),
-            "{out}"
-        );
+        assert!(out.contains(&format!("x-request-id: {id}\r\nA: b\r\n")), "{out}");
         assert!(!out.contains("X-Request-ID"), "{out}");
     }
     let too_long = "i".repeat(129);
-    for lines in [
-        "",
-        "a b",
-        "\u{e9}",
-        "a\tb",
-        "a\r\nX-Request-ID: a",
-        too_long.as_str(),
-    ] {
+    for lines in ["", "a b", "\u{e9}", "a\tb", "a\r\nX-Request-ID: a", too_long.as_str()] {
         let short = format!("GET / HTTP/1.1\r\n{{H}}X-Request-ID: {lines}\r\n\r\n");
         let bytes = expand(short.as_bytes());
         let head = RequestHead::parse(&bytes).expect("valid");
@@ -300,28 +251,16 @@ fn a_request_id_is_kept_when_it_is_one_visible_word() {
 #[test]
 fn framing_is_written_in_its_plain_form() {
     for (lines, expected) in [
-        (
-            "Content-Length: 010\r\nA: b\r\n",
-            "Content-Length: 10\r\nA: b\r\n",
-        ),
+        ("Content-Length: 010\r\nA: b\r\n", "Content-Length: 10\r\nA: b\r\n"),
         ("content-length:\t3 \t\r\n", "content-length: 3\r\n"),
         ("Content-Length: 40\r\n", "Content-Length: 40\r\n"),
-        (
-            "tRANSFER-eNCODING: CHUNKED\r\n",
-            "tRANSFER-eNCODING: chunked\r\n",
-        ),
+        ("tRANSFER-eNCODING: CHUNKED\r\n", "tRANSFER-eNCODING: chunked\r\n"),
         (
             "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\n",
         ),
-        (
-            "Connection: Content-Length\r\nContent-Length: 3\r\n",
-            "Content-Length: 3\r\n",
-        ),
-        (
-            "Expect: 100-continue\r\nConnection: expect\r\n",
-            "Expect: 100-continue\r\n",
-        ),
+        ("Connection: Content-Length\r\nContent-Length: 3\r\n", "Content-Length: 3\r\n"),
+        ("Expect: 100-continue\r\nConnection: expect\r\n", "Expect: 100-continue\r\n"),
     ] {
         assert_eq!(left(lines), expected, "{lines}");
     }
@@ -401,24 +340,11 @@ fn a_101_goes_to_the_client_with_the_hop_lines_renewed() {
     let expected = "HTTP/1.1 101 Switching Protocols\r\nAlt-Svc: a\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: b\r\n\
         Set-Cookie: a\r\nset-cookie: b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    assert_eq!(
-        answer(short, |out, head| write_switching(
-            out,
-            head,
-            Via::Suppressed
-        )),
-        expected
-    );
+    assert_eq!(answer(short, |out, head| write_switching(out, head, Via::Suppressed)), expected);
     let with_via = expected
         .replace("b\r\nSet-Cookie: a", "b\r\nVia: 1.1 u\r\nSet-Cookie: a")
-        .replace(
-            "Upgrade: websocket",
-            "Via: 1.1 vibewarden\r\nUpgrade: websocket",
-        );
-    assert_eq!(
-        answer(short, |out, head| write_switching(out, head, Via::Appended)),
-        with_via
-    );
+        .replace("Upgrade: websocket", "Via: 1.1 vibewarden\r\nUpgrade: websocket");
+    assert_eq!(answer(short, |out, head| write_switching(out, head, Via::Appended)), with_via);
 }
 
 #[test]

@@ -30,29 +30,14 @@ const CASES: &[(&[u8], Scanned)] = &[
     (b"\nGET / HTTP/1.1\r\n\r\n", Err(HeadError::BareLineFeed)),
     // A68, A69
     (b"GET /e HTTP/1.1\n{H}\r\n", Err(HeadError::BareLineFeed)),
-    (
-        b"GET /e HTTP/1.1\nHost: t.test\n\n",
-        Err(HeadError::BareLineFeed),
-    ),
+    (b"GET /e HTTP/1.1\nHost: t.test\n\n", Err(HeadError::BareLineFeed)),
     (b"GET /e HTTP/1.1\r\n{H}\n", Err(HeadError::BareLineFeed)),
-    (
-        b"GET /e HTTP/1.1\rHost: t.test\r\r",
-        Err(HeadError::BareCarriageReturn),
-    ),
+    (b"GET /e HTTP/1.1\rHost: t.test\r\r", Err(HeadError::BareCarriageReturn)),
     (b"GET /e HTTP/1.1\r\r\n", Err(HeadError::BareCarriageReturn)),
     // A38, A72
-    (
-        b"{POST}Foo: bar\rTransfer-Encoding: chunked\r\n\r\n",
-        Err(HeadError::BareCarriageReturn),
-    ),
-    (
-        b"{POST}Foo: bar\nTransfer-Encoding: chunked\r\n\r\n",
-        Err(HeadError::BareLineFeed),
-    ),
-    (
-        b"{POST}Foo: bar\r\n\rTransfer-Encoding: chunked\r\n\r\n",
-        Err(HeadError::BareCarriageReturn),
-    ),
+    (b"{POST}Foo: bar\rTransfer-Encoding: chunked\r\n\r\n", Err(HeadError::BareCarriageReturn)),
+    (b"{POST}Foo: bar\nTransfer-Encoding: chunked\r\n\r\n", Err(HeadError::BareLineFeed)),
+    (b"{POST}Foo: bar\r\n\rTransfer-Encoding: chunked\r\n\r\n", Err(HeadError::BareCarriageReturn)),
     // A90: refused without waiting for header lines that never come
     (b"GET /e\r\n", Err(HeadError::StartLine)),
     (b"GET\r\n\r\n", Err(HeadError::StartLine)),
@@ -60,10 +45,7 @@ const CASES: &[(&[u8], Scanned)] = &[
     // A132 and other protocols on this port
     (b"\x16\x03\x01\x02\x00\x01", Err(HeadError::StartLine)),
     (b"\r\n\r\n\0\r\nQUIT\n", Err(HeadError::StartLine)),
-    (
-        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
-        Err(HeadError::StartLine),
-    ),
+    (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Err(HeadError::StartLine)),
     (b" GET / HTTP/1.1\r\n", Err(HeadError::StartLine)),
     // C24
     (b"BLAH\r\n\r\n", Err(HeadError::StartLine)),
@@ -102,14 +84,8 @@ fn a_head_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
 
 #[test]
 fn too_large_is_seen_as_soon_as_the_limit_is_full() {
-    assert_eq!(
-        at_once(b"GET /aaaaaaaaaaaaaaaa", 16),
-        Err(HeadError::TooLarge)
-    );
-    assert_eq!(
-        at_once(b"GET /aaaaaaaaaaaaaaaa", 21),
-        Err(HeadError::TooLarge)
-    );
+    assert_eq!(at_once(b"GET /aaaaaaaaaaaaaaaa", 16), Err(HeadError::TooLarge));
+    assert_eq!(at_once(b"GET /aaaaaaaaaaaaaaaa", 21), Err(HeadError::TooLarge));
     assert_eq!(at_once(b"GET /aaaaaaaaaaaaaaaa", 22), Ok(None));
 }
 
@@ -123,12 +99,7 @@ fn what_lies_beyond_the_limit_is_not_looked_at() {
 #[test]
 fn lines_are_counted() {
     let with_lines = |count: usize| {
-        [
-            b"GET / HTTP/1.1\r\n".to_vec(),
-            b"a: b\r\n".repeat(count),
-            b"\r\n".to_vec(),
-        ]
-        .concat()
+        [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(count), b"\r\n".to_vec()].concat()
     };
     let most = with_lines(HEADER_LINES_MAX);
     assert_eq!(at_once(&most, 1 << 20), Ok(Some(most.len())));

@@ -22,11 +22,7 @@ pub(super) fn expected_request_lines(
     purpose: Purpose,
 ) -> Vec<(String, Vec<u8>)> {
     let mut lines = Vec::new();
-    let host = if head.host.is_empty() {
-        forwarding.upstream_authority
-    } else {
-        head.host
-    };
+    let host = if head.host.is_empty() { forwarding.upstream_authority } else { head.host };
     if plain.values("host").is_empty() {
         lines.push(("host".to_owned(), host.into()));
     }
@@ -46,10 +42,7 @@ pub(super) fn expected_request_lines(
     addresses.push(peer.as_bytes());
     own("x-forwarded-for", &addresses.join(&b", "[..]));
     if !keeps_proto(plain, forwarding) {
-        own(
-            "x-forwarded-proto",
-            if forwarding.tls { b"https" } else { b"http" },
-        );
+        own("x-forwarded-proto", if forwarding.tls { b"https" } else { b"http" });
     }
     if !keeps_host(plain, forwarding) && !head.host.is_empty() {
         own("x-forwarded-host", head.host.as_bytes());
@@ -77,10 +70,7 @@ pub(super) fn expected_request_line(
     let folded = name.replace(['_', '.'], "-");
     let looks_like = |protected: &str| folded == protected && name != protected;
     let removed = HOP_BY_HOP.contains(&name)
-        || matches!(
-            name,
-            "x-real-ip" | "x-forwarded-for" | "x-roles" | "x-forwarded-email"
-        )
+        || matches!(name, "x-real-ip" | "x-forwarded-for" | "x-roles" | "x-forwarded-email")
         || folded.starts_with("x-user-")
         || (folded.starts_with("x-forwarded-") && !name.starts_with("x-forwarded-"))
         || [
@@ -96,11 +86,9 @@ pub(super) fn expected_request_line(
         .any(looks_like);
     let keeps = match name {
         "te" => {
-            let trailers = String::from_utf8_lossy(value).split(',').any(|coding| {
-                coding
-                    .trim_matches([' ', '\t'])
-                    .eq_ignore_ascii_case("trailers")
-            });
+            let trailers = String::from_utf8_lossy(value)
+                .split(',')
+                .any(|coding| coding.trim_matches([' ', '\t']).eq_ignore_ascii_case("trailers"));
             return trailers.then(|| b"trailers".to_vec());
         }
         "content-length" => return number(value),

@@ -14,10 +14,7 @@ impl Read {
     pub(super) fn expect_clean(self, head: &[u8]) -> Plain {
         let clean = self.0.is_some();
         assert!(clean, "not clean: {}", head.escape_ascii());
-        self.0.unwrap_or(Plain {
-            first: String::new(),
-            lines: Vec::new(),
-        })
+        self.0.unwrap_or(Plain { first: String::new(), lines: Vec::new() })
     }
 }
 
@@ -33,17 +30,12 @@ impl Plain {
         let text = text.strip_prefix("\r\n").unwrap_or(&text);
         let mut lines = text.strip_suffix("\r\n\r\n")?.split("\r\n");
         let first = lines.next()?.to_owned();
-        let control = |text: &str| {
-            text.chars()
-                .any(|char| (char < ' ' && char != '\t') || char == '\x7f')
-        };
+        let control =
+            |text: &str| text.chars().any(|char| (char < ' ' && char != '\t') || char == '\x7f');
         if control(&first) || first.is_empty() {
             return None;
         }
-        let mut plain = Self {
-            first,
-            lines: Vec::new(),
-        };
+        let mut plain = Self { first, lines: Vec::new() };
         for line in lines {
             let (name, value) = line.split_once(':')?;
             let token =
@@ -54,10 +46,7 @@ impl Plain {
             let value = value.trim_matches([' ', '\t']);
             plain.lines.push((
                 name.to_ascii_lowercase(),
-                value
-                    .chars()
-                    .filter_map(|char| u8::try_from(char).ok())
-                    .collect(),
+                value.chars().filter_map(|char| u8::try_from(char).ok()).collect(),
             ));
         }
         Some(plain)
@@ -81,9 +70,7 @@ impl Plain {
             .into_iter()
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(|option| {
-                String::from_utf8_lossy(option)
-                    .trim_matches([' ', '\t'])
-                    .to_ascii_lowercase()
+                String::from_utf8_lossy(option).trim_matches([' ', '\t']).to_ascii_lowercase()
             })
             .collect::<Vec<_>>()
             .into_iter()
@@ -123,11 +110,8 @@ pub(super) fn naive_dechunk(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut at = 0;
     loop {
         let (size, after) = line(at)?;
-        let digits: String = size
-            .iter()
-            .map(|byte| char::from(*byte))
-            .take_while(char::is_ascii_hexdigit)
-            .collect();
+        let digits: String =
+            size.iter().map(|byte| char::from(*byte)).take_while(char::is_ascii_hexdigit).collect();
         let size = usize::try_from(u64::from_str_radix(&digits, 16).ok()?).ok()?;
         at = after;
         if size == 0 {

@@ -11,10 +11,7 @@ fn with<T>(short: &[u8], look: impl FnOnce(Result<ResponseHead<'_>, ResponseErro
 }
 
 fn accept() -> Accept {
-    Upgrade {
-        key: "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    .accept()
+    Upgrade { key: "dGhlIHNhbXBsZSBub25jZQ==" }.accept()
 }
 
 #[test]
@@ -59,21 +56,12 @@ fn bad_heads_are_refused() {
         });
     }
     // C26
-    let long = [
-        b"HTTP/1.1 200 OK\r\n".to_vec(),
-        b"a: b\r\n".repeat(257),
-        b"\r\n".to_vec(),
-    ]
-    .concat();
+    let long =
+        [b"HTTP/1.1 200 OK\r\n".to_vec(), b"a: b\r\n".repeat(257), b"\r\n".to_vec()].concat();
     with(&long, |head| {
         assert_eq!(head.map(drop), Err(E::TooManyLines));
     });
-    let names = [
-        b"HTTP/1.1 200 OK\r\nConnection: ",
-        &b"a,".repeat(65)[..],
-        b"\r\n\r\n",
-    ]
-    .concat();
+    let names = [b"HTTP/1.1 200 OK\r\nConnection: ", &b"a,".repeat(65)[..], b"\r\n\r\n"].concat();
     with(&names, |head| {
         assert_eq!(head.map(drop), Err(E::ConnectionOptions));
     });
@@ -85,26 +73,11 @@ fn bad_heads_are_refused() {
 #[test]
 fn status_lines() {
     for (short, status, version, reason) in [
-        (
-            &b"HTTP/1.1 200 OK\r\n\r\n"[..],
-            200,
-            Version::Http11,
-            &b"OK"[..],
-        ),
+        (&b"HTTP/1.1 200 OK\r\n\r\n"[..], 200, Version::Http11, &b"OK"[..]),
         (b"HTTP/1.1 200\r\n\r\n", 200, Version::Http11, b""),
         (b"HTTP/1.1 200 \r\n\r\n", 200, Version::Http11, b""),
-        (
-            b"HTTP/1.0 404 Not  Found \r\n\r\n",
-            404,
-            Version::Http10,
-            b"Not  Found ",
-        ),
-        (
-            b"HTTP/1.1 500 Arg\xc3\xbc\tx\r\n\r\n",
-            500,
-            Version::Http11,
-            b"Arg\xc3\xbc\tx",
-        ),
+        (b"HTTP/1.0 404 Not  Found \r\n\r\n", 404, Version::Http10, b"Not  Found "),
+        (b"HTTP/1.1 500 Arg\xc3\xbc\tx\r\n\r\n", 500, Version::Http11, b"Arg\xc3\xbc\tx"),
         (b"HTTP/1.1 999 X\r\n\r\n", 999, Version::Http11, b"X"),
         (b"HTTP/1.1 600 X\r\n\r\n", 600, Version::Http11, b"X"),
     ] {
@@ -149,10 +122,7 @@ fn a_101_opens_only_what_was_asked_for() {
         answer("HTTP/1.1 101", &format!("{{U}}{right}")),
         // C17: lengths mean nothing here
         answer(line, &format!("{{U}}{right}Content-Length: 5\r\n")),
-        answer(
-            line,
-            &format!("{{U}}{right}Transfer-Encoding: chunked\r\nContent-Length: x\r\n"),
-        ),
+        answer(line, &format!("{{U}}{right}Transfer-Encoding: chunked\r\nContent-Length: x\r\n")),
         // C19
         answer(
             line,
@@ -166,55 +136,29 @@ fn a_101_opens_only_what_was_asked_for() {
     }
     for refused in [
         // C1, C2
-        answer(
-            line,
-            "{U}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOp=\r\n",
-        ),
-        answer(
-            line,
-            "{U}Sec-WebSocket-Accept: S3PPLMBITXAQ9KYGZZHZRBK+XOO=\r\n",
-        ),
-        answer(
-            line,
-            "{U}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo\r\n",
-        ),
+        answer(line, "{U}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOp=\r\n"),
+        answer(line, "{U}Sec-WebSocket-Accept: S3PPLMBITXAQ9KYGZZHZRBK+XOO=\r\n"),
+        answer(line, "{U}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo\r\n"),
         answer(line, "{U}Sec-WebSocket-Accept:\r\n"),
         answer(line, "{U}"),
         answer(line, &format!("{{U}}{right}{right}")),
         // C5
-        answer(
-            line,
-            &format!("Upgrade: foo\r\nConnection: Upgrade\r\n{right}"),
-        ),
-        answer(
-            line,
-            &format!("Upgrade: h2c\r\nConnection: Upgrade\r\n{right}"),
-        ),
-        answer(
-            line,
-            &format!("Upgrade: websocket, foo\r\nConnection: Upgrade\r\n{right}"),
-        ),
+        answer(line, &format!("Upgrade: foo\r\nConnection: Upgrade\r\n{right}")),
+        answer(line, &format!("Upgrade: h2c\r\nConnection: Upgrade\r\n{right}")),
+        answer(line, &format!("Upgrade: websocket, foo\r\nConnection: Upgrade\r\n{right}")),
         answer(
             line,
             &format!("Upgrade: websocket\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{right}"),
         ),
         answer(line, &format!("Connection: Upgrade\r\n{right}")),
         answer(line, &format!("Upgrade: websocket\r\n{right}")),
-        answer(
-            line,
-            &format!("Upgrade: websocket\r\nConnection: close\r\n{right}"),
-        ),
+        answer(line, &format!("Upgrade: websocket\r\nConnection: close\r\n{right}")),
         // C8
         answer("HTTP/1.1 200 OK", &format!("{{U}}{right}")),
         answer("HTTP/1.0 101 X", &format!("{{U}}{right}")),
     ] {
         let head = ResponseHead::parse(&refused).expect("valid as a head");
-        assert_eq!(
-            head.check_switching(&accept()),
-            Err(E::Switching),
-            "{}",
-            show(&refused)
-        );
+        assert_eq!(head.check_switching(&accept()), Err(E::Switching), "{}", show(&refused));
     }
 }
 
@@ -224,45 +168,17 @@ fn content_ends_as_the_head_says() {
     let cases: &[(&[u8], &str, Result<BodyFraming, ResponseError>)] = &[
         (b"HTTP/1.1 200 OK\r\n\r\n", "GET", Ok(UntilClose)),
         (b"HTTP/1.0 200 OK\r\n\r\n", "GET", Ok(UntilClose)),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "GET",
-            Ok(Length(0)),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n",
-            "GET",
-            Ok(Length(12)),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n",
-            "HEAD",
-            Ok(None),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
-            "GET",
-            Ok(Chunked),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HEAD",
-            Ok(None),
-        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "GET", Ok(Length(0))),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", "GET", Ok(Length(12))),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", "HEAD", Ok(None)),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", "GET", Ok(Chunked)),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD", Ok(None)),
         (b"HTTP/1.1 200 OK\r\n\r\n", "HEAD", Ok(None)),
         // C11
         (b"HTTP/1.1 204 No Content\r\n\r\n", "GET", Ok(None)),
-        (
-            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
-            "GET",
-            Ok(None),
-        ),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", "GET", Ok(None)),
         (b"HTTP/1.1 302 Found\r\n\r\n", "GET", Ok(UntilClose)),
-        (
-            b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n",
-            "GET",
-            Ok(Length(0)),
-        ),
+        (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", "GET", Ok(Length(0))),
         // C31, C34
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -279,40 +195,15 @@ fn content_ends_as_the_head_says() {
             "GET",
             Err(E::Framing),
         ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
-            "GET",
-            Err(E::Framing),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-            "GET",
-            Err(E::Framing),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
-            "GET",
-            Err(E::Framing),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            "GET",
-            Err(E::Framing),
-        ),
-        (
-            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET",
-            Err(E::Framing),
-        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "GET", Err(E::Framing)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "GET", Err(E::Framing)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "GET", Err(E::Framing)),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "GET", Err(E::Framing)),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "GET", Err(E::Framing)),
     ];
     for (short, method, expected) in cases {
         with(short, |head| {
-            assert_eq!(
-                head.expect("valid").body(method),
-                *expected,
-                "{method} {}",
-                show(short)
-            );
+            assert_eq!(head.expect("valid").body(method), *expected, "{method} {}", show(short));
         });
     }
 }

@@ -3,12 +3,8 @@
 use super::*;
 
 fn parse<'b>(method: &str, target: &'b str) -> Result<(&'b str, Option<&'b str>), TargetError> {
-    Target::parse(method, target).map(|target| {
-        (
-            target.origin_form,
-            target.authority.map(|authority| authority.text),
-        )
-    })
+    Target::parse(method, target)
+        .map(|target| (target.origin_form, target.authority.map(|authority| authority.text)))
 }
 
 #[test]
@@ -42,11 +38,7 @@ fn the_absolute_form_is_reduced() {
         ("OPTIONS", "http://t.test/", ("/", "t.test")),
         ("GET", "http://[::1]:8080/", ("/", "[::1]:8080")),
     ] {
-        assert_eq!(
-            parse(method, target),
-            Ok((expected.0, Some(expected.1))),
-            "{method} {target}"
-        );
+        assert_eq!(parse(method, target), Ok((expected.0, Some(expected.1))), "{method} {target}");
     }
     assert_eq!(parse("OPTIONS", "*"), Ok(("*", None)));
 }
@@ -83,11 +75,7 @@ fn other_forms_are_refused() {
         ("GET", "http://t.test?q"),
         ("GET", "//t.test/../e#"),
     ] {
-        assert_eq!(
-            parse(method, target),
-            Err(TargetError::Form),
-            "{method} {target:?}"
-        );
+        assert_eq!(parse(method, target), Err(TargetError::Form), "{method} {target:?}");
     }
 }
 
@@ -193,11 +181,7 @@ fn authorities() {
 #[test]
 fn an_authority_is_compared_without_case_and_with_the_default_port() {
     let same = |target: &str, host: &str| {
-        Target::parse("GET", target)
-            .expect("valid")
-            .authority
-            .expect("absolute")
-            .is(host)
+        Target::parse("GET", target).expect("valid").authority.expect("absolute").is(host)
     };
     assert!(same("http://T.test/", "t.TEST"));
     assert!(same("http://t.test:80/", "t.test"));

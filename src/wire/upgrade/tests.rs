@@ -20,9 +20,7 @@ fn verdict(lines: &str) -> Result<bool, UpgradeError> {
 
 #[test]
 fn accept_of_the_example_in_rfc_6455_section_1_3() {
-    let upgrade = Upgrade {
-        key: "dGhlIHNhbXBsZSBub25jZQ==",
-    };
+    let upgrade = Upgrade { key: "dGhlIHNhbXBsZSBub25jZQ==" };
     assert_eq!(upgrade.accept().as_bytes(), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
@@ -45,11 +43,7 @@ fn upgrades_in_every_spelling() {
         "Upgrade: websocket\r\nConnection: Upgrade, X-User-Id, Cookie, Sec-WebSocket-Key\r\n",
         "Upgrade: websocket\r\nConnection: Upgrade, close\r\n",
     ] {
-        assert_eq!(
-            verdict(&format!("{lines}{KEY}{VERSION}")),
-            Ok(true),
-            "{lines}"
-        );
+        assert_eq!(verdict(&format!("{lines}{KEY}{VERSION}")), Ok(true), "{lines}");
     }
 }
 
@@ -72,11 +66,7 @@ fn what_only_looks_like_an_upgrade_is_an_ordinary_request() {
         "Upgrade: websocket\r\nConnection: upgrades\r\n",
         "Connection: Upgrade\r\n",
     ] {
-        assert_eq!(
-            verdict(&format!("{lines}{KEY}{VERSION}")),
-            Ok(false),
-            "{lines}"
-        );
+        assert_eq!(verdict(&format!("{lines}{KEY}{VERSION}")), Ok(false), "{lines}");
     }
     // B21
     let head = head("GET /ws HTTP/1.0", &format!("{UPGRADE}{KEY}{VERSION}"));
@@ -107,14 +97,8 @@ fn keys_are_sixteen_bytes_in_canonical_base64() {
         let lines = format!("{UPGRADE}Sec-WebSocket-Key: {key}\r\n{VERSION}");
         assert_eq!(verdict(&lines), Err(UpgradeError::Key), "{key}");
     }
-    assert_eq!(
-        verdict(&format!("{UPGRADE}{VERSION}")),
-        Err(UpgradeError::Key)
-    );
-    assert_eq!(
-        verdict(&format!("{UPGRADE}{KEY}{KEY}{VERSION}")),
-        Err(UpgradeError::Key)
-    );
+    assert_eq!(verdict(&format!("{UPGRADE}{VERSION}")), Err(UpgradeError::Key));
+    assert_eq!(verdict(&format!("{UPGRADE}{KEY}{KEY}{VERSION}")), Err(UpgradeError::Key));
 }
 
 #[test]
@@ -124,14 +108,8 @@ fn the_version_is_thirteen() {
         let lines = format!("{UPGRADE}{KEY}Sec-WebSocket-Version: {version}\r\n");
         assert_eq!(verdict(&lines), Err(UpgradeError::Version), "{version}");
     }
-    assert_eq!(
-        verdict(&format!("{UPGRADE}{KEY}")),
-        Err(UpgradeError::Version)
-    );
-    assert_eq!(
-        verdict(&format!("{UPGRADE}{KEY}{VERSION}{VERSION}")),
-        Err(UpgradeError::Version)
-    );
+    assert_eq!(verdict(&format!("{UPGRADE}{KEY}")), Err(UpgradeError::Version));
+    assert_eq!(verdict(&format!("{UPGRADE}{KEY}{VERSION}{VERSION}")), Err(UpgradeError::Version));
     assert_eq!(UpgradeError::Version.status(), 426);
     assert_eq!(UpgradeError::Key.status(), 400);
 }
@@ -146,10 +124,7 @@ fn an_upgrade_is_a_get_without_content() {
     // B19, B22
     assert_eq!(of("POST /ws HTTP/1.1", ""), Err(UpgradeError::Method));
     assert_eq!(of("get /ws HTTP/1.1", ""), Err(UpgradeError::Method));
-    assert_eq!(
-        of("GET /ws HTTP/1.1", "Content-Length: 5\r\n"),
-        Err(UpgradeError::Content)
-    );
+    assert_eq!(of("GET /ws HTTP/1.1", "Content-Length: 5\r\n"), Err(UpgradeError::Content));
     assert_eq!(
         of("GET /ws HTTP/1.1", "Transfer-Encoding: chunked\r\n"),
         Err(UpgradeError::Content)
