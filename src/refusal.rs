@@ -252,3 +252,78 @@ impl From<ResponseError> for Refusal {
         Self::UpstreamInvalidResponse(error.message())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of every kind; the match makes the compiler ask for a new one here.
+    fn every_refusal() -> Vec<Refusal> {
+        let all = vec![
+            Refusal::BadRequest("text"),
+            Refusal::BadUpgrade("text"),
+            Refusal::NotFound,
+            Refusal::MethodNotAllowed,
+            Refusal::RequestTimeout,
+            Refusal::ExpectationFailed,
+            Refusal::UnsupportedWebSocketVersion,
+            Refusal::HeadersTooLarge,
+            Refusal::InternalError,
+            Refusal::NotImplemented,
+            Refusal::UpstreamUnavailable(Unavailable::Refused),
+            Refusal::UpstreamInvalidResponse("text"),
+            Refusal::UpstreamTimeout { timeout_ms: 1 },
+        ];
+        for refusal in &all {
+            match refusal {
+                Refusal::BadRequest(_)
+                | Refusal::BadUpgrade(_)
+                | Refusal::NotFound
+                | Refusal::MethodNotAllowed
+                | Refusal::RequestTimeout
+                | Refusal::ExpectationFailed
+                | Refusal::UnsupportedWebSocketVersion
+                | Refusal::HeadersTooLarge
+                | Refusal::InternalError
+                | Refusal::NotImplemented
+                | Refusal::UpstreamUnavailable(_)
+                | Refusal::UpstreamInvalidResponse(_)
+                | Refusal::UpstreamTimeout { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_readme_has_a_row_for_every_refusal() {
+        let readme = include_str!("../README.md");
+        for refusal in every_refusal() {
+            let answer = refusal.answer();
+            let row = format!("| {} | `{}` |", answer.status, answer.code);
+            let found = readme.lines().find(|line| line.starts_with(&row));
+            let event = match answer.event {
+                RefusalEvent::None => "–",
+                RefusalEvent::Blocked(_) => "request.blocked",
+                RefusalEvent::UpstreamUnavailable => "upstream.unavailable",
+                RefusalEvent::UpstreamTimeout => "upstream.timeout",
+            };
+            assert!(
+                found.is_some_and(|line| line.contains(event)),
+                "README.md lacks {row} … {event}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_body_leaves_empty_members_out_and_head_has_none() {
+        let mut out = Vec::new();
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true);
+        let text = String::from_utf8_lossy(&out).into_owned();
+        let body = "{\"error\":\"request_timeout\",\"status\":408,\"request_id\":\"req_A\"}\n";
+        assert!(text.ends_with(&format!("Connection: close\r\n\r\n{body}")), "{text}");
+        assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
+        out.clear();
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, true);
+        assert!(out.ends_with(b"\r\n\r\n"));
+    }
+}

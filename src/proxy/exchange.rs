@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::stream::Socket;
+use super::stream::{Socket, deadline_after};
 use crate::wire::body::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, write_chunk_line};
 use crate::wire::forward::{self, Via};
 use crate::wire::response::{BodyFraming, ResponseError, ResponseHead};
 
 /// What is received before it is sent on.
 const PIECE_BYTES: usize = 16 * 1024;
+
+/// How often a pausing answer makes sure that somebody still waits for it.
+const CLIENT_CHECK: Duration = Duration::from_millis(500);
 
 /// Trailers of an answer are read up to this size; they do not go on.
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
@@ -80,12 +83,18 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// 0 is the end of input. An answer may pause for any time.
+    /// 0 is the end of input. An answer may pause for any time, for as long as the client is there.
     async fn receive(&self, piece: &mut [u8]) -> Result<usize, Cut> {
         loop {
             match self.upstream.try_recv(piece) {
                 Ok(received) => return Ok(received),
-                Err(Errno::AGAIN) => self.upstream.readable().await.map_err(|_| Cut::Upstream)?,
+                Err(Errno::AGAIN) => {}
+                Err(_) => return Err(Cut::Upstream),
+            }
+            match self.upstream.readable_until(deadline_after(Some(CLIENT_CHECK))).await {
+                Ok(()) => {}
+                Err(Errno::TIME) if !self.client.is_hung_up() => {}
+                Err(Errno::TIME) => return Err(Cut::Client),
                 Err(_) => return Err(Cut::Upstream),
             }
         }

@@ -13,7 +13,7 @@ use super::connection::Attempt;
 use super::core::Core;
 use super::exchange;
 use super::head_buffer::HeadBuffer;
-use super::stream::{Socket, deadline_after, errno};
+use super::stream::{Socket, deadline_after, errno, set_liveness};
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
 use crate::refusal::{Refusal, Unavailable};
@@ -102,6 +102,13 @@ pub(crate) async fn open(
             Outcome::Opened { upstream, upstream_is_tcp, answer_bytes, early }
         }
         Ok((upstream, Answer::Other(answer))) => {
+            // A tunnel gets its liveness at its first visit; an answer that pauses has none but this.
+            if let (Addresses::Tcp(_), Some(after)) =
+                (&policy.addresses, policy.config.server.dead_peer_after)
+            {
+                // Fails only on a socket that is about to end by itself.
+                let _ = set_liveness(upstream.fd(), after);
+            }
             let (status, answer_bytes) = Box::pin(exchange::relay_answer(
                 &upstream,
                 client,

@@ -21,8 +21,11 @@ use crate::metrics::CloseReason;
 /// Reads in a row that fill the whole scratch buffer, after which a direction counts as bulk.
 const BULK_AFTER_READS: u8 = 3;
 
-/// A splice that moves less than this ends the bulk.
+/// A splice that moves less than this speaks against bulk.
 const BULK_MIN_BYTES: usize = 16 * 1024;
+
+/// A long bulk forgives as many small pieces as this exceeds [`BULK_AFTER_READS`].
+const BULK_PATIENCE_READS: u8 = 12;
 
 /// What one direction may move before every other tunnel of the core has had its turn.
 const TURN_BYTES: usize = 512 * 1024;
@@ -133,13 +136,10 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
             }
         }
         if let Some(order) = tunnel.ordered_to_end() {
-            // What was already received still goes out, unless there is no time left.
+            // A drain has the time to send what was already received; nothing else has.
             let flushing = (!up_over && up.flushing.get()) || (!down_over && down.flushing.get());
-            return if flushing && order != CloseReason::Shutdown {
-                Poll::Pending
-            } else {
-                Poll::Ready(Ok(order))
-            };
+            let waits = flushing && order == CloseReason::Drained;
+            return if waits { Poll::Pending } else { Poll::Ready(Ok(order)) };
         }
         match first_end {
             Some(side) if up_over && down_over => Poll::Ready(Ok(match side {
@@ -285,10 +285,15 @@ impl<'t> OneWay<'t> {
             if !self.empty_now(&mut pipe)? {
                 return Ok(Some(Turn::Blocked(Held::Pipe(pipe))));
             }
-            if received < BULK_MIN_BYTES {
-                // Such a stream is cheaper to copy.
-                self.full_reads.set(0);
-                return Ok(None);
+            // One small piece is an accident of scheduling; a stream of them is cheaper to copy.
+            let bulk = self.full_reads.get();
+            if received >= BULK_MIN_BYTES {
+                self.full_reads.set(bulk.saturating_add(1).min(BULK_PATIENCE_READS));
+            } else {
+                self.full_reads.set(bulk.saturating_sub(1));
+                if self.full_reads.get() < BULK_AFTER_READS {
+                    return Ok(None);
+                }
             }
         }
         Ok(None)
