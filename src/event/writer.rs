@@ -103,6 +103,14 @@ impl<W: Write> Sink<W> {
             if last {
                 return;
             }
+            if ending.load(Ordering::Acquire) {
+                // Announced meanwhile, and the line that wakes for it may be taken already.
+                while self.take_batch(lines) {
+                    self.write_out();
+                }
+                self.write_out();
+                return;
+            }
         }
     }
 

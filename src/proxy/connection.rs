@@ -165,10 +165,15 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
     }
 }
 
+/// Own answers on one connection after which all others run, and the pause that lets them.
+const ANSWERS_IN_A_ROW: u64 = 16;
+const BREATHER: Duration = Duration::from_millis(1);
+
 /// Serves requests until one opened a tunnel or nothing more is served.
 async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgraded>> {
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut first = true;
+    let mut answered: u64 = 0;
     loop {
         let head_bytes = match read_head(core, client, &mut buffer, first).await {
             Ok(head_bytes) => head_bytes,
@@ -187,6 +192,11 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             Ok(Judged::Own(request)) => {
                 if !Box::pin(own_endpoint::answer(core, client, &policy, &request)).await {
                     return None;
+                }
+                answered += 1;
+                if answered.is_multiple_of(ANSWERS_IN_A_ROW) {
+                    // A client that pipelines keeps every wait from suspending.
+                    monoio::time::sleep(BREATHER).await;
                 }
             }
             Ok(Judged::Upgrade(attempt)) => {

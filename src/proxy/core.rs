@@ -42,6 +42,9 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Requests under way may finish for this long even when `server.drain_timeout` is shorter.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
+/// For connections that were cut at the very end.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// A longer drain is as good as none; the bound keeps the arithmetic of deadlines safe.
 const DRAIN_MAX: Duration = Duration::from_hours(24 * 365);
 
@@ -283,11 +286,16 @@ async fn drain(core: &Rc<Core>, time: Duration) -> u64 {
         for (place, tunnel) in (0u32..).zip(tunnels).take_while(|_| !time.is_zero()) {
             // The middle of its share: N tunnels leave N equal gaps, however many cores drain side by side.
             sleep_until(begun + time.mul_f64((f64::from(place) + 0.5) / f64::from(count))).await;
-            tunnel.order(CloseReason::Drained);
+            if let Some(tunnel) = tunnel.upgrade() {
+                tunnel.order(CloseReason::Drained);
+            }
         }
         sleep_until(begun + time).await;
-        core.tunnels.snapshot().iter().for_each(|tunnel| tunnel.order(CloseReason::Shutdown));
+        core.tunnels.order_all(CloseReason::Shutdown);
         sleep_until(begun + time.max(REQUEST_GRACE)).await;
+        // Tunnels that opened in the meantime, too; then everybody has a moment to end and to say so.
+        core.tunnels.order_all(CloseReason::Shutdown);
+        monoio::time::sleep(LAST_WORDS).await;
     };
     let all_closed = async {
         if core.open.get() > 0 {
@@ -305,8 +313,12 @@ fn closed_by_shutdown(core: &Core) -> u64 {
     count(CloseReason::Drained) + count(CloseReason::Shutdown)
 }
 
+/// Returns at once when the time has come: a sleep of the runtime takes a millisecond at least.
 async fn sleep_until(at: Instant) {
-    monoio::time::sleep(at.saturating_duration_since(clock::now())).await;
+    let left = at.saturating_duration_since(clock::now());
+    if !left.is_zero() {
+        monoio::time::sleep(left).await;
+    }
 }
 
 /// Something that happens once and that several tasks may wait for.

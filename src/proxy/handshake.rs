@@ -91,7 +91,8 @@ pub(crate) async fn open(
                 return Outcome::ClientLeft;
             }
             if upstream.send_all(early.filled(), patience).await.is_err() {
-                // The tunnel was open; what happened to the upstream shows on its first read.
+                // The tunnel was open and bytes of it are lost: nothing may follow them.
+                upstream.shutdown_both();
                 upstream.reset_on_close();
             }
             let upstream_is_tcp = matches!(policy.addresses, Addresses::Tcp(_));

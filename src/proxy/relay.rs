@@ -30,6 +30,9 @@ const BULK_PATIENCE_READS: u8 = 12;
 /// What one direction may move before every other tunnel of the core has had its turn.
 const TURN_BYTES: usize = 512 * 1024;
 
+/// Turns after which the others run in any case.
+const TURNS_IN_A_ROW: u8 = 64;
+
 /// How the relay of one tunnel went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Relayed {
@@ -189,6 +192,7 @@ impl<'t> OneWay<'t> {
 
     /// Until the end of input was carried over, or an order to end came.
     async fn run(&self) -> Result<(), Failure> {
+        let mut turns: u8 = 0;
         while self.tunnel.ordered_to_end().is_none() {
             // Nothing of a turn is alive while the next one is waited for, which keeps an idle tunnel small.
             let (over, flush) = match self.turn()? {
@@ -201,7 +205,9 @@ impl<'t> OneWay<'t> {
                 flush.await?;
                 continue;
             }
-            if over {
+            // A wait need not suspend where bytes keep coming in small pieces.
+            turns = turns.wrapping_add(1);
+            if over || turns.is_multiple_of(TURNS_IN_A_ROW) {
                 self.core.let_others_run().await;
             }
             let ready = self.from().readable().await;

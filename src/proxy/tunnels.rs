@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -222,9 +222,14 @@ impl Tunnels {
         }
     }
 
-    /// All tunnels that are open now.
-    pub(crate) fn snapshot(&self) -> Vec<Rc<Tunnel>> {
-        self.open.borrow().clone()
+    /// All tunnels that are open now; one that ends meanwhile is not kept open.
+    pub(crate) fn snapshot(&self) -> Vec<Weak<Tunnel>> {
+        self.open.borrow().iter().map(Rc::downgrade).collect()
+    }
+
+    /// Orders every tunnel that is open now to end.
+    pub(crate) fn order_all(&self, reason: CloseReason) {
+        self.open.borrow().iter().for_each(|tunnel| tunnel.order(reason));
     }
 
     /// Visits one share of the list: called `VISIT_SHARES` times it has visited every tunnel once.
