@@ -4,10 +4,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vibewarden::wire::answer::{AnswerHeaders, Via, write_switching};
 use vibewarden::wire::body::ChunkedDecoder;
-use vibewarden::wire::forward::{
-    Forwarding, Purpose, Via, request_id, write_request, write_switching,
-};
+use vibewarden::wire::forward::{Forwarding, Purpose, request_id, write_request};
 use vibewarden::wire::head::HeadScanner;
 use vibewarden::wire::request::RequestHead;
 use vibewarden::wire::response::{RESPONSE_HEAD_BYTES_MAX, ResponseHead};
@@ -72,7 +71,7 @@ fn upgrade(request: &[u8], response: &[u8], to_upstream: &mut Vec<u8>, to_client
     let response = ResponseHead::parse(response).expect("valid");
     response.check_switching(&upgrade.accept()).expect("the right 101");
     to_client.clear();
-    write_switching(to_client, &response, Via::Suppressed);
+    write_switching(to_client, &response, &AnswerHeaders::new([], Via::Suppressed));
 }
 
 fn request(criterion: &mut Criterion) {
@@ -127,11 +126,12 @@ fn response(criterion: &mut Criterion) {
         });
     });
     let head = ResponseHead::parse(RESPONSE).expect("valid");
+    let headers = AnswerHeaders::new([], Via::Suppressed);
     let mut out = Vec::new();
     group.bench_function("write", |bencher| {
         bencher.iter(|| {
             out.clear();
-            write_switching(&mut out, black_box(&head), Via::Suppressed);
+            write_switching(&mut out, black_box(&head), &headers);
             assert!(out.ends_with(b"Connection: Upgrade\r\n\r\n"));
             black_box(&out);
         });

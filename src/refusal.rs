@@ -218,6 +218,11 @@ impl Answer {
 }
 
 impl Refusal {
+    /// The upstream did not do in time what it had `limit` for.
+    pub fn upstream_timeout(limit: std::time::Duration) -> Self {
+        Self::UpstreamTimeout { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
+    }
+
     /// The timeout that struck, in milliseconds, for `upstream.timeout`.
     pub fn timeout_ms(self) -> u64 {
         match self {

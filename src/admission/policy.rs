@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::address::client_address;
 use crate::config::{Config, UpstreamTarget};
 use crate::refusal::Refusal;
+use crate::wire::answer::{AnswerHeaders, Via};
 use crate::wire::request::RequestHead;
 
 /// One immutable snapshot. A request keeps the one it started with; a tunnel keeps none.
@@ -21,6 +22,8 @@ pub struct Policy {
     pub upstream_authority: Box<str>,
     /// Where it is now.
     pub addresses: Addresses,
+    /// What the proxy sets on every answer.
+    pub answer_headers: AnswerHeaders,
     patterns: Vec<Arc<str>>,
     other: Arc<str>,
     none: Arc<str>,
@@ -92,6 +95,7 @@ impl Policy {
             upstream_url: upstream_url.into(),
             upstream_authority: upstream_authority.into(),
             addresses,
+            answer_headers: AnswerHeaders::new([], Via::Suppressed),
             patterns,
             other: "other".into(),
             none: "".into(),

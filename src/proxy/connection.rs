@@ -5,12 +5,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
-use rustix::io::Errno;
-
 use super::core::{ConnectionPlace, Core};
+use super::facts::{Facts, new_request_id};
 use super::handshake::{self, Early, Outcome};
-use super::head_buffer::HeadBuffer;
+use super::head_buffer::{HeadBuffer, HeadEnd, read_request_head};
 use super::own_endpoint;
 use super::panic::caught;
 use super::relay::relay;
@@ -18,75 +16,12 @@ use super::stream::Socket;
 use super::tunnels::Tunnel;
 use crate::admission::policy::Policy;
 use crate::clock;
-use crate::event::{Event, RequestFacts};
+use crate::event::Event;
 use crate::metrics::{CloseReason, UpgradeResult};
 use crate::refusal::{Refusal, RefusalEvent};
 use crate::wire::forward::{self, Forwarding, Purpose};
-use crate::wire::head::{HeadError, HeadScanner};
-use crate::wire::request::{Glance, RequestHead};
+use crate::wire::request::RequestHead;
 use crate::wire::upgrade::{Accept, Upgrade};
-
-/// What a request leaves behind in events, and all that a tunnel keeps of it: one allocation.
-#[derive(Debug)]
-pub(crate) struct Facts {
-    client: IpAddr,
-    /// Request id, method and path, one after the other. The last two are empty when the head could not be read.
-    texts: Box<str>,
-    method_start: u16,
-    path_start: u16,
-}
-
-impl Facts {
-    fn new(client: IpAddr, request_id: &str, method: &str, path: &str) -> Self {
-        // An id has at most 128 bytes and a method at most 32.
-        let place = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX);
-        Self {
-            client,
-            texts: [request_id, method, path].concat().into_boxed_str(),
-            method_start: place(request_id.len()),
-            path_start: place(request_id.len() + method.len()),
-        }
-    }
-
-    fn unread(client: IpAddr) -> Self {
-        Self::new(client, new_request_id(&mut String::new()), "", "")
-    }
-
-    /// Of a head that breaks a rule: what it tells all the same.
-    fn refused(client: IpAddr, head: &[u8]) -> Self {
-        RequestHead::glance(head).map_or_else(
-            || Self::unread(client),
-            |Glance { method, path, request_id }| {
-                let mut new_id = String::new();
-                let request_id = request_id.unwrap_or_else(|| new_request_id(&mut new_id));
-                Self::new(client, request_id, method, path)
-            },
-        )
-    }
-
-    fn request_id(&self) -> &str {
-        self.texts.get(..usize::from(self.method_start)).unwrap_or_default()
-    }
-
-    fn method(&self) -> &str {
-        let method = usize::from(self.method_start)..usize::from(self.path_start);
-        self.texts.get(method).unwrap_or_default()
-    }
-
-    fn path(&self) -> &str {
-        self.texts.get(usize::from(self.path_start)..).unwrap_or_default()
-    }
-
-    fn request(&self) -> RequestFacts<'_> {
-        let read = |text| Some(text).filter(|text: &&str| !text.is_empty());
-        RequestFacts {
-            client: self.client,
-            method: read(self.method()),
-            path: read(self.path()),
-            request_id: self.request_id(),
-        }
-    }
-}
 
 /// The upstream's side of a tunnel, before both sides are put together.
 struct Upgraded {
@@ -175,7 +110,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
     let mut first = true;
     let mut answered: u64 = 0;
     loop {
-        let head_bytes = match read_head(core, client, &mut buffer, first).await {
+        let head_bytes = match read_request_head(core, client, &mut buffer, first).await {
             Ok(head_bytes) => head_bytes,
             Err(HeadEnd::Left) => return None,
             Err(HeadEnd::Refused(refusal)) => {
@@ -283,7 +218,7 @@ async fn conclude(
         Outcome::Declined { status, answer_bytes } => {
             core.metrics.upgrade(UpgradeResult::Declined);
             proxied(core, policy, &attempt, took, status, answer_bytes);
-            Box::pin(linger(core, client)).await;
+            Box::pin(client.linger(&core.scratch)).await;
         }
         Outcome::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
         Outcome::Refused(refusal) => {
@@ -344,93 +279,6 @@ async fn serve_tunnel(core: &Core, opened: &Opened) {
     }
 }
 
-/// Why there is no head to judge.
-enum HeadEnd {
-    /// The client closed, failed, or sent nothing in time: no answer.
-    Left,
-    Refused(Refusal),
-}
-
-/// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
-/// first byte and then `server.read_timeout`.
-async fn read_head(
-    core: &Core,
-    client: &Socket,
-    buffer: &mut HeadBuffer<'_>,
-    first: bool,
-) -> Result<usize, HeadEnd> {
-    let policy = core.policy();
-    let server = &policy.config.server;
-    let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let limit =
-        |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
-    let mut begun = first || !buffer.filled().is_empty();
-    let mut deadline = None;
-    let mut armed = false;
-    loop {
-        match scanner.advance(buffer.filled()) {
-            Ok(Some(head_bytes)) => return Ok(head_bytes),
-            Ok(None) => {}
-            Err(error) => return Err(HeadEnd::Refused(error.into())),
-        }
-        match buffer.receive(client, server.max_header_bytes) {
-            Ok(0) => return Err(HeadEnd::Left),
-            Ok(_) => {
-                armed &= begun;
-                begun = true;
-            }
-            Err(Errno::AGAIN) => {
-                if !armed {
-                    deadline = limit(
-                        clock::now(),
-                        if begun { server.read_timeout } else { server.idle_timeout },
-                    );
-                    armed = true;
-                }
-                buffer.release_if_empty();
-                match wait_readable(core, client, deadline, begun).await {
-                    Ok(()) => {}
-                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => {
-                        return Err(HeadEnd::Refused(Refusal::RequestTimeout));
-                    }
-                    Err(_) => return Err(HeadEnd::Left),
-                }
-            }
-            Err(_) => return Err(HeadEnd::Left),
-        }
-    }
-}
-
-enum Stalled {
-    Deadline,
-    /// The connection failed, or is idle while the process drains.
-    Over,
-}
-
-async fn wait_readable(
-    core: &Core,
-    client: &Socket,
-    deadline: Option<Instant>,
-    begun: bool,
-) -> Result<(), Stalled> {
-    let ready = async {
-        if begun {
-            return client.readable().await.map_err(|_| Stalled::Over);
-        }
-        match select(pin!(client.readable()), pin!(core.drain_begins())).await {
-            Either::Left((ready, _)) => ready.map_err(|_| Stalled::Over),
-            Either::Right(_) => Err(Stalled::Over),
-        }
-    };
-    match deadline {
-        None => ready.await,
-        Some(deadline) => {
-            let left = deadline.saturating_duration_since(clock::now());
-            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
-        }
-    }
-}
-
 /// The one place where a refusal is answered, counted and logged.
 async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, refusal: Refusal) {
     let answer = refusal.answer();
@@ -460,54 +308,10 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
     let mut out = Vec::with_capacity(512);
     answer.write(&mut out, facts.request_id(), facts.method() == "HEAD", true);
     if client.send_all(&out, policy.config.server.write_timeout).await.is_ok() {
-        linger(core, client).await;
+        client.linger(&core.scratch).await;
     }
-}
-
-/// How long and how much a client may still send after an answer that ends the connection.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
-
-/// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
-/// the answer on its way to the client (RFC 9112 section 9.6).
-pub(crate) async fn linger(core: &Core, client: &Socket) {
-    if client.shutdown_write().is_err() {
-        return;
-    }
-    let discard = async {
-        let mut discarded = 0;
-        while discarded < LINGER_BYTES {
-            let received = client.try_recv(&mut core.scratch.borrow_mut());
-            match received {
-                Ok(0) => return,
-                Ok(received) => discarded += received,
-                Err(Errno::AGAIN) if client.readable().await.is_ok() => {}
-                Err(_) => return,
-            }
-        }
-    };
-    // The time being over is as good an end as any.
-    let _ = monoio::time::timeout(LINGER, discard).await;
-}
-
-/// Writes a fresh id into `id`: `req_` and 12 characters of 5 bits each.
-fn new_request_id(id: &mut String) -> &str {
-    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let mut bits = fastrand::u64(..);
-    id.push_str("req_");
-    for _ in 0..12 {
-        id.push(LETTERS.get((bits & 31) as usize).map_or('A', |&letter| char::from(letter)));
-        bits >>= 5;
-    }
-    id
 }
 
 fn milliseconds(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl From<HeadError> for Refusal {
-    fn from(error: HeadError) -> Self {
-        crate::wire::request::RequestError::from(error).into()
-    }
 }

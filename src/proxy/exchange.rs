@@ -6,8 +6,7 @@ use rustix::io::Errno;
 
 use super::stream::{Socket, deadline_after};
 use crate::wire::body::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, write_chunk_line};
-use crate::wire::forward::{self, Via};
-use crate::wire::response::{BodyFraming, ResponseError, ResponseHead};
+use crate::wire::response::BodyFraming;
 
 /// What is received before it is sent on.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -20,19 +19,9 @@ const TRAILER_BYTES_MAX: usize = 16 * 1024;
 
 /// The head of an answer as it goes to the client, and how its content ends.
 pub(crate) struct Answer {
-    status: u16,
-    head: Vec<u8>,
-    body: BodyFraming,
-}
-
-impl Answer {
-    /// An answer that declines an upgrade; the connection ends after it.
-    pub(crate) fn declining(head: &ResponseHead<'_>) -> Result<Self, ResponseError> {
-        let body = head.body("GET")?;
-        let mut out = Vec::with_capacity(512);
-        forward::write_declined(&mut out, head, body, Via::Suppressed);
-        Ok(Self { status: head.status, head: out, body })
-    }
+    pub(crate) status: u16,
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: BodyFraming,
 }
 
 /// Why the content could not be relayed to its end; both connections are closed then, without a clean end.

@@ -1,8 +1,6 @@
 //! The upstream's part of an upgrade: connect, send the head, read the answer, and open only on a checked 101.
 //! A connection made here carries this one upgrade; it was never in a pool and never goes into one.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -12,17 +10,14 @@ use rustix::io::Errno;
 use super::connection::Attempt;
 use super::core::Core;
 use super::exchange;
-use super::head_buffer::HeadBuffer;
-use super::stream::{Socket, deadline_after, errno, set_liveness};
+use super::head_buffer::{HeadBuffer, ResponseEnd, read_response_head};
+use super::stream::{Socket, deadline_after, set_liveness};
+use super::upstream::{Connected, connect};
 use crate::admission::policy::{Addresses, Policy};
-use crate::clock;
 use crate::refusal::{Refusal, Unavailable};
-use crate::wire::forward::{self, Via};
-use crate::wire::head::HeadScanner;
-use crate::wire::response::{RESPONSE_HEAD_BYTES_MAX, ResponseError, ResponseHead};
-
-/// All addresses of the upstream together have this long to accept a connection.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
+use crate::wire::answer::{Recipient, write_final, write_switching};
+use crate::wire::head::Version;
+use crate::wire::response::{ResponseError, ResponseHead};
 
 /// How often a client that sent more than fits is asked whether it is still there.
 const HANG_UP_CHECK: Duration = Duration::from_millis(250);
@@ -151,124 +146,32 @@ async fn ask_upstream(
 ) -> Result<(Socket, Answer), Refusal> {
     let limit = policy.config.upstream_head_timeout.or(policy.config.server.write_timeout);
     let answer_by = deadline_after(limit);
-    let late = |_| timeout(limit.unwrap_or_default());
-    let connect_limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
+    let late = || Refusal::upstream_timeout(limit.unwrap_or_default());
     let head = &attempt.forwarded_head;
-    let connected = match &policy.addresses {
-        Addresses::Tcp(addresses) => {
-            send_over_tcp(addresses, head, deadline_after(Some(connect_limit))).await
-        }
-        Addresses::Unix(path) => connect_unix(path, deadline_after(Some(connect_limit)))
-            .await
-            .map(|upstream| (upstream, 0)),
-    };
-    let (upstream, sent) = connected.map_err(|reason| {
-        core.metrics.connect_failures.count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
-        match reason {
-            Unavailable::Timeout => timeout(connect_limit),
-            reason => Refusal::UpstreamUnavailable(reason),
-        }
-    })?;
-    let rest = head.get(sent..).unwrap_or_default();
+    let Connected { upstream, sent_bytes, .. } = connect(core, policy, head, limit).await?;
+    let rest = head.get(sent_bytes..).unwrap_or_default();
     upstream.send_all_until(rest, answer_by).await.map_err(|error| match error {
-        Errno::TIME => late(error),
+        Errno::TIME => late(),
         _ => Refusal::UpstreamUnavailable(Unavailable::Closed),
     })?;
-    let answer =
-        read_answer(&upstream, attempt, received, answer_by).await.map_err(|end| match end {
-            AnswerEnd::Late => late(Errno::TIME),
-            AnswerEnd::Refused(refusal) => refusal,
-        })?;
-    Ok((upstream, answer))
-}
-
-fn timeout(limit: Duration) -> Refusal {
-    Refusal::UpstreamTimeout { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
-}
-
-/// Connects to the first address that accepts and sends what fits of the head; returns how much that was.
-async fn send_over_tcp(
-    addresses: &[SocketAddr],
-    head: &[u8],
-    deadline: Option<Instant>,
-) -> Result<(Socket, usize), Unavailable> {
-    let mut last = Unavailable::Unresolved;
-    for address in addresses {
-        match connect_tcp(address, head, deadline).await {
-            Ok(connected) => return Ok(connected),
-            Err(Errno::TIME) => return Err(Unavailable::Timeout),
-            Err(error) => last = unavailable(error),
-        }
-    }
-    Err(last)
-}
-
-async fn connect_tcp(
-    address: &SocketAddr,
-    head: &[u8],
-    deadline: Option<Instant>,
-) -> Result<(Socket, usize), Errno> {
-    let upstream = Socket::adopt(Socket::connect_tcp(address)?).map_err(|error| errno(&error))?;
-    loop {
-        // Until it is established there is nothing to send into; when it fails, the send says why.
-        match upstream.try_send(head) {
-            Ok(sent) => return Ok((upstream, sent)),
-            Err(Errno::AGAIN) => upstream.writable_until(deadline).await?,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// A full backlog of a Unix listener answers at once instead of letting the caller wait; so it is asked again.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
-
-async fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Socket, Unavailable> {
-    loop {
-        match Socket::connect_unix(path) {
-            Ok(fd) => return Socket::adopt(fd).map_err(|error| unavailable(errno(&error))),
-            Err(Errno::AGAIN) if deadline.is_none_or(|deadline| clock::now() < deadline) => {
-                monoio::time::sleep(BACKLOG_PAUSE).await;
-            }
-            Err(Errno::AGAIN) => return Err(Unavailable::Timeout),
-            Err(error) => return Err(unavailable(error)),
-        }
-    }
-}
-
-fn unavailable(error: Errno) -> Unavailable {
-    match error {
-        Errno::CONNREFUSED | Errno::NOENT => Unavailable::Refused,
-        Errno::TIMEDOUT => Unavailable::Timeout,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => {
-            Unavailable::Unreachable
-        }
-        Errno::ADDRNOTAVAIL => Unavailable::NoPorts,
-        _ => Unavailable::Other,
-    }
-}
-
-/// Why there is no answer to relay.
-enum AnswerEnd {
-    /// The deadline has passed.
-    Late,
-    Refused(Refusal),
-}
-
-impl<R: Into<Refusal>> From<R> for AnswerEnd {
-    fn from(refusal: R) -> Self {
-        Self::Refused(refusal.into())
+    match read_answer(policy, &upstream, attempt, received, answer_by).await {
+        Ok(answer) => Ok((upstream, answer)),
+        Err(ResponseEnd::Late) => Err(late()),
+        Err(ResponseEnd::Closed) => Err(Refusal::UpstreamUnavailable(Unavailable::Closed)),
+        Err(ResponseEnd::Invalid(error)) => Err(error.into()),
     }
 }
 
 /// Reads answers until the final one. On return `received` holds what followed its head.
 async fn read_answer(
+    policy: &Policy,
     upstream: &Socket,
     attempt: &Attempt,
     received: &mut HeadBuffer<'_>,
     deadline: Option<Instant>,
-) -> Result<Answer, AnswerEnd> {
+) -> Result<Answer, ResponseEnd> {
     for _ in 0..=INTERIM_ANSWERS_MAX {
-        let head_bytes = read_head(upstream, received, deadline).await?;
+        let head_bytes = read_response_head(upstream, received, deadline).await?;
         let bytes = received.filled().get(..head_bytes).unwrap_or_default();
         let head = ResponseHead::parse(bytes)?;
         if head.is_interim() {
@@ -278,38 +181,17 @@ async fn read_answer(
         let answer = if head.status == 101 {
             head.check_switching(&attempt.accept)?;
             let mut out = Vec::with_capacity(head_bytes + received.filled().len());
-            forward::write_switching(&mut out, &head, Via::Suppressed);
+            write_switching(&mut out, &head, &policy.answer_headers);
             Answer::Switching(out)
         } else {
-            Answer::Other(exchange::Answer::declining(&head)?)
+            let body = head.body("GET")?;
+            let to = Recipient { version: Version::Http11, close: true };
+            let mut out = Vec::with_capacity(head_bytes + 512);
+            write_final(&mut out, &head, body, to, &policy.answer_headers);
+            Answer::Other(exchange::Answer { status: head.status, head: out, body })
         };
         received.consume(head_bytes);
         return Ok(answer);
     }
     Err(ResponseError::TooManyInterim.into())
-}
-
-async fn read_head(
-    upstream: &Socket,
-    received: &mut HeadBuffer<'_>,
-    deadline: Option<Instant>,
-) -> Result<usize, AnswerEnd> {
-    let mut scanner = HeadScanner::new(RESPONSE_HEAD_BYTES_MAX);
-    let closed = Refusal::UpstreamUnavailable(Unavailable::Closed);
-    loop {
-        if let Some(head_bytes) = scanner.advance(received.filled()).map_err(ResponseError::from)? {
-            return Ok(head_bytes);
-        }
-        // Wait first: an answer is never there already when its request has just left.
-        match upstream.readable_until(deadline).await {
-            Ok(()) => {}
-            Err(Errno::TIME) => return Err(AnswerEnd::Late),
-            Err(_) => return Err(closed.into()),
-        }
-        match received.receive(upstream, RESPONSE_HEAD_BYTES_MAX + 1) {
-            Ok(received) if received > 0 => {}
-            Err(Errno::AGAIN) => {}
-            _ => return Err(closed.into()),
-        }
-    }
 }

@@ -1,11 +1,19 @@
-//! The buffer of a head while it arrives, and of what came with it. Buffers are pooled per core: a connection that
-//! waits without a byte holds none.
+//! Heads while they arrive, and what came with them. Buffers are pooled per core: a connection that waits without a byte
+//! holds none.
 
 use std::cell::RefCell;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
+use super::core::Core;
 use super::stream::Socket;
+use crate::clock;
+use crate::refusal::Refusal;
+use crate::wire::head::{HeadError, HeadScanner};
+use crate::wire::response::{RESPONSE_HEAD_BYTES_MAX, ResponseError};
 
 /// Size of a fresh buffer; nearly every head fits.
 const FIRST_BYTES: usize = 4 * 1024;
@@ -75,5 +83,140 @@ impl<'p> HeadBuffer<'p> {
 impl Drop for HeadBuffer<'_> {
     fn drop(&mut self) {
         self.give_back();
+    }
+}
+
+/// Why there is no head to judge.
+pub(crate) enum HeadEnd {
+    /// The client closed, failed, or sent nothing in time: no answer.
+    Left,
+    Refused(Refusal),
+}
+
+/// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
+/// first byte and then `server.read_timeout`.
+pub(crate) async fn read_request_head(
+    core: &Core,
+    client: &Socket,
+    buffer: &mut HeadBuffer<'_>,
+    first: bool,
+) -> Result<usize, HeadEnd> {
+    let policy = core.policy();
+    let server = &policy.config.server;
+    let mut scanner = HeadScanner::new(server.max_header_bytes);
+    let limit =
+        |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
+    let mut begun = first || !buffer.filled().is_empty();
+    let mut deadline = None;
+    let mut armed = false;
+    loop {
+        match scanner.advance(buffer.filled()) {
+            Ok(Some(head_bytes)) => return Ok(head_bytes),
+            Ok(None) => {}
+            Err(error) => return Err(HeadEnd::Refused(error.into())),
+        }
+        match buffer.receive(client, server.max_header_bytes) {
+            Ok(0) => return Err(HeadEnd::Left),
+            Ok(_) => {
+                armed &= begun;
+                begun = true;
+            }
+            Err(Errno::AGAIN) => {
+                if !armed {
+                    deadline = limit(
+                        clock::now(),
+                        if begun { server.read_timeout } else { server.idle_timeout },
+                    );
+                    armed = true;
+                }
+                buffer.release_if_empty();
+                match wait_readable(core, client, deadline, begun).await {
+                    Ok(()) => {}
+                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => {
+                        return Err(HeadEnd::Refused(Refusal::RequestTimeout));
+                    }
+                    Err(_) => return Err(HeadEnd::Left),
+                }
+            }
+            Err(_) => return Err(HeadEnd::Left),
+        }
+    }
+}
+
+enum Stalled {
+    Deadline,
+    /// The connection failed, or is idle while the process drains.
+    Over,
+}
+
+async fn wait_readable(
+    core: &Core,
+    client: &Socket,
+    deadline: Option<Instant>,
+    begun: bool,
+) -> Result<(), Stalled> {
+    let ready = async {
+        if begun {
+            return client.readable().await.map_err(|_| Stalled::Over);
+        }
+        match select(pin!(client.readable()), pin!(core.drain_begins())).await {
+            Either::Left((ready, _)) => ready.map_err(|_| Stalled::Over),
+            Either::Right(_) => Err(Stalled::Over),
+        }
+    };
+    match deadline {
+        None => ready.await,
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(clock::now());
+            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
+        }
+    }
+}
+
+/// Why there is no head of an answer.
+pub(crate) enum ResponseEnd {
+    /// The deadline has passed.
+    Late,
+    /// The upstream closed, reset, or failed before the end of its head.
+    Closed,
+    /// The head breaks a rule.
+    Invalid(ResponseError),
+}
+
+/// Reads one head of an answer; it stands at the beginning of `received` then, and this is its length.
+pub(crate) async fn read_response_head(
+    upstream: &Socket,
+    received: &mut HeadBuffer<'_>,
+    deadline: Option<Instant>,
+) -> Result<usize, ResponseEnd> {
+    let mut scanner = HeadScanner::new(RESPONSE_HEAD_BYTES_MAX);
+    loop {
+        let end = scanner.advance(received.filled());
+        if let Some(head_bytes) = end.map_err(|error| ResponseEnd::Invalid(error.into()))? {
+            return Ok(head_bytes);
+        }
+        // Wait first: an answer is never there already when its request has just left.
+        match upstream.readable_until(deadline).await {
+            Ok(()) => {}
+            Err(Errno::TIME) => return Err(ResponseEnd::Late),
+            Err(_) => return Err(ResponseEnd::Closed),
+        }
+        match received.receive(upstream, RESPONSE_HEAD_BYTES_MAX + 1) {
+            Ok(received) if received > 0 => {}
+            Err(Errno::AGAIN) => {}
+            _ => return Err(ResponseEnd::Closed),
+        }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        crate::wire::request::RequestError::from(error).into()
+    }
+}
+
+impl From<ResponseError> for ResponseEnd {
+    fn from(error: ResponseError) -> Self {
+        Self::Invalid(error)
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::connection::linger;
 use super::core::Core;
 use super::stream::Socket;
 use crate::admission::policy::Policy;
@@ -115,7 +114,7 @@ pub(crate) async fn answer(
     }
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !keep_alive {
-        linger(core, client).await;
+        client.linger(&core.scratch).await;
     }
     sent && keep_alive
 }

@@ -2,6 +2,7 @@
 //! blocks. A wait holds no buffer and may be dropped at any time without losing a byte, which is why nothing here uses
 //! monoio's `read` and `write` (they own a buffer while they wait, and lose data when they are dropped).
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -51,6 +52,10 @@ impl From<Errno> for Fault {
         }
     }
 }
+
+/// How long and how much a client may still send after an answer that ends the connection.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Socket {
     /// Takes over a descriptor that is already non-blocking.
@@ -157,6 +162,28 @@ impl Socket {
     /// Ends our direction; the other goes on.
     pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
         rustix::net::shutdown(self.fd(), Shutdown::Write)
+    }
+
+    /// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
+    /// the answer on its way to the client (RFC 9112 section 9.6).
+    pub(crate) async fn linger(&self, scratch: &RefCell<Box<[u8]>>) {
+        if self.shutdown_write().is_err() {
+            return;
+        }
+        let discard = async {
+            let mut discarded = 0;
+            while discarded < LINGER_BYTES {
+                let received = self.try_recv(&mut scratch.borrow_mut());
+                match received {
+                    Ok(0) => return,
+                    Ok(received) => discarded += received,
+                    Err(Errno::AGAIN) if self.readable().await.is_ok() => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        // The time being over is as good an end as any.
+        let _ = monoio::time::timeout(LINGER, discard).await;
     }
 
     /// Ends both directions: what is tried afterwards fails.

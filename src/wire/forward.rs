@@ -1,13 +1,13 @@
-//! Heads as they go on: the request to the upstream, the answer to the client. Lines that stay keep their order, spelling
-//! and repetition; lines of one hop go; what the proxy says about the client comes last and cannot be forged or removed.
+//! The request head as it goes upstream. Lines that stay keep their order, spelling and repetition; lines of one hop go;
+//! what the proxy says about the client comes last and cannot be forged or removed.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::field::{Field, Fields, list};
 use super::head::{Framing, Header};
+use super::lines::{Lines, put, put_line};
 use super::request::RequestHead;
-use super::response::{BodyFraming, ResponseHead};
 use super::target;
 
 /// What the proxy knows about a request and tells the upstream.
@@ -40,15 +40,6 @@ pub enum Purpose {
     Upgrade,
     /// To answer.
     Plain,
-}
-
-/// What happens to `Via` on the way to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    /// No `Via` at all.
-    Suppressed,
-    /// The upstream's lines and our own.
-    Appended,
 }
 
 /// Longest request id that is taken over from a client, in bytes.
@@ -218,101 +209,6 @@ fn put_own_lines(
     out.extend_from_slice(b"Via: 1.1 vibewarden\r\n");
 }
 
-/// Appends the 101 that goes to the client. The head passed [`ResponseHead::check_switching`].
-pub fn write_switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, via: Via) {
-    put_status_line(out, head);
-    let mut lines = Lines::new(out, head.bytes);
-    for header in &head.headers {
-        if !matches!(header.field, Field::ContentLength | Field::TransferEncoding)
-            && keeps_answer(header, head, via)
-        {
-            lines.keep(header);
-        }
-    }
-    lines.finish();
-    put_own_via(out, via);
-    out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
-}
-
-/// Appends the head of an answer that declines an upgrade, for a client that speaks HTTP/1.1. The client connection is
-/// closed after it.
-///
-/// `body` is what [`ResponseHead::body`] said. The content that follows must be framed as: nothing for `None`, exactly
-/// that many bytes for `Length`, and chunks for both `Chunked` and `UntilClose`, so that a cut answer shows as one.
-pub fn write_declined(out: &mut Vec<u8>, head: &ResponseHead<'_>, body: BodyFraming, via: Via) {
-    put_status_line(out, head);
-    let mut lines = Lines::new(out, head.bytes);
-    let mut number = itoa::Buffer::new();
-    for header in &head.headers {
-        match header.field {
-            Field::ContentLength => match body {
-                BodyFraming::Length(length) => {
-                    lines.keep_as(header, number.format(length).as_bytes());
-                }
-                BodyFraming::None if head.status != 204 => lines.keep(header),
-                _ => {}
-            },
-            Field::TransferEncoding if body == BodyFraming::Chunked => {
-                lines.keep_as(header, b"chunked");
-            }
-            Field::TransferEncoding => {}
-            _ if keeps_answer(header, head, via) => lines.keep(header),
-            _ => {}
-        }
-    }
-    lines.finish();
-    if body == BodyFraming::UntilClose {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
-    put_own_via(out, via);
-    // A 426 has to say to what (RFC 9110 section 15.5.22); the upstream's own line was for its hop.
-    let asks_for_web_socket = head.status == 426
-        && head.headers.iter().filter(|header| header.field == Field::Upgrade).any(|header| {
-            list(header.value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-        });
-    if asks_for_web_socket {
-        out.extend_from_slice(b"Upgrade: websocket\r\nConnection: close, Upgrade\r\n\r\n");
-    } else {
-        out.extend_from_slice(b"Connection: close\r\n\r\n");
-    }
-}
-
-/// Whether a line of an answer is for the client, its framing aside.
-fn keeps_answer(header: &Header<'_>, head: &ResponseHead<'_>, via: Via) -> bool {
-    match header.field {
-        Field::Connection | Field::Upgrade | Field::HopByHop | Field::Te => false,
-        Field::Via => via == Via::Appended,
-        Field::WebSocketKey
-        | Field::WebSocketVersion
-        | Field::WebSocketAccept
-        | Field::WebSocket => true,
-        _ => !head.nominates(header.name),
-    }
-}
-
-fn put_status_line(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
-    out.reserve(head.bytes.len() + 128);
-    let mut number = itoa::Buffer::new();
-    let status = number.format(head.status).as_bytes();
-    put(out, &[b"HTTP/1.1 ", status, b" ", head.reason, b"\r\n"]);
-}
-
-fn put_own_via(out: &mut Vec<u8>, via: Via) {
-    if via == Via::Appended {
-        out.extend_from_slice(b"Via: 1.1 vibewarden\r\n");
-    }
-}
-
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-fn put_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
-}
-
 fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -328,64 +224,6 @@ fn put_address(out: &mut Vec<u8>, address: IpAddr) {
             // Writing to a vector cannot fail.
             let _ = write!(out, "{address}");
         }
-    }
-}
-
-/// Copies lines from one head to another. Neighbouring lines that are already in the form we write go in one piece.
-struct Lines<'o, 'b> {
-    out: &'o mut Vec<u8>,
-    head: &'b [u8],
-    /// Start and end of the lines that are kept but not yet copied.
-    run: (usize, usize),
-}
-
-impl<'o, 'b> Lines<'o, 'b> {
-    fn new(out: &'o mut Vec<u8>, head: &'b [u8]) -> Self {
-        Self { out, head, run: (0, 0) }
-    }
-
-    /// Keeps a line; white space around its value becomes one space before it.
-    fn keep(&mut self, header: &Header<'_>) {
-        let Some((start, end)) = self.plain(header) else {
-            self.flush();
-            put_line(self.out, header.name, header.value);
-            return;
-        };
-        if self.run.1 != start {
-            self.flush();
-            self.run.0 = start;
-        }
-        self.run.1 = end;
-    }
-
-    /// Keeps a line with another value.
-    fn keep_as(&mut self, header: &Header<'_>, value: &[u8]) {
-        if header.value == value {
-            self.keep(header);
-        } else {
-            self.flush();
-            put_line(self.out, header.name, value);
-        }
-    }
-
-    fn finish(mut self) {
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        self.out.extend_from_slice(self.head.get(self.run.0..self.run.1).unwrap_or_default());
-        self.run = (0, 0);
-    }
-
-    /// Where the line stands in the head, if it stands there as `name: value CRLF`.
-    fn plain(&self, header: &Header<'_>) -> Option<(usize, usize)> {
-        let start = header.name.as_ptr().addr().checked_sub(self.head.as_ptr().addr())?;
-        let value_start = start + header.name.len() + 2;
-        let value_end = value_start + header.value.len();
-        let is_plain = std::ptr::eq(self.head.get(value_start..value_end)?, header.value)
-            && self.head.get(value_start - 1) == Some(&b' ')
-            && self.head.get(value_end..value_end + 2) == Some(b"\r\n");
-        is_plain.then_some((start, value_end + 2))
     }
 }
 

@@ -8,10 +8,12 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod answer;
 pub mod body;
 pub mod field;
 pub mod forward;
 pub mod head;
+mod lines;
 pub mod oracle;
 pub mod request;
 pub mod response;

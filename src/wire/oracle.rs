@@ -10,10 +10,9 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::answer::{AnswerHeaders, Recipient, Via, write_final, write_switching};
 use super::body::{BodyError, ChunkedDecoder};
-use super::forward::{
-    Forwarding, Purpose, Via, request_id, write_declined, write_request, write_switching,
-};
+use super::forward::{Forwarding, Purpose, request_id, write_request};
 use super::head::{Framing, HeadError, HeadScanner, Version};
 use super::request::RequestHead;
 use super::response::{BodyFraming, ResponseHead};
@@ -311,7 +310,7 @@ fn check_forwarded(
 
 fn check_switched(head: &ResponseHead<'_>, plain: &Plain, via: Via) {
     let mut out = Vec::new();
-    write_switching(&mut out, head, via);
+    write_switching(&mut out, head, &AnswerHeaders::new([], via));
     let seen = Plain::read(&out).expect_clean(&out);
     assert!(seen.first.starts_with("HTTP/1.1 101 "));
     let mut expected = expected_answer_lines(plain, via, |_, _| None);
@@ -327,7 +326,8 @@ fn check_switched(head: &ResponseHead<'_>, plain: &Plain, via: Via) {
 
 fn check_declined(head: &ResponseHead<'_>, plain: &Plain, body: BodyFraming, via: Via) {
     let mut out = Vec::new();
-    write_declined(&mut out, head, body, via);
+    let to = Recipient { version: Version::Http11, close: true };
+    write_final(&mut out, head, body, to, &AnswerHeaders::new([], via));
     let seen = Plain::read(&out).expect_clean(&out);
     let mut expected = expected_answer_lines(plain, via, |name, value| match (name, body) {
         ("content-length", BodyFraming::Length(_)) => number(value),

@@ -1,6 +1,7 @@
 //! The lines that the contract asks for, worked out line by line from lower-case names.
 
-use super::super::forward::{Forwarding, Purpose, Via, request_id};
+use super::super::answer::Via;
+use super::super::forward::{Forwarding, Purpose, request_id};
 use super::super::request::RequestHead;
 use super::super::target::is_authority;
 use super::plain::Plain;

@@ -1,0 +1,131 @@
+//! Connections to the upstream: made within the connect deadline, over TCP or a Unix socket.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::core::Core;
+use super::stream::{Socket, deadline_after, errno};
+use crate::admission::policy::{Addresses, Policy};
+use crate::clock;
+use crate::refusal::{Refusal, Unavailable};
+
+/// All addresses of the upstream together have this long to accept a connection.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// Where a connection leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Whether this is still one of the upstream's addresses.
+    pub(crate) fn is_of(&self, addresses: &Addresses) -> bool {
+        match (self, addresses) {
+            (Self::Tcp(address), Addresses::Tcp(all)) => all.contains(address),
+            (Self::Unix(path), Addresses::Unix(wanted)) => path == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// A connection that was just made.
+pub(crate) struct Connected {
+    pub(crate) upstream: Socket,
+    pub(crate) place: Place,
+    /// How much of the head went out with it.
+    pub(crate) sent_bytes: usize,
+}
+
+/// Connects to the first address that accepts, and sends what fits of `head`. `limit` bounds the time further.
+pub(crate) async fn connect(
+    core: &Core,
+    policy: &Policy,
+    head: &[u8],
+    limit: Option<Duration>,
+) -> Result<Connected, Refusal> {
+    let limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
+    let deadline = deadline_after(Some(limit));
+    let connected = match &policy.addresses {
+        Addresses::Tcp(addresses) => send_over_tcp(addresses, head, deadline).await,
+        Addresses::Unix(path) => connect_unix(path, deadline).await.map(|upstream| Connected {
+            upstream,
+            place: Place::Unix(path.clone()),
+            sent_bytes: 0,
+        }),
+    };
+    connected.map_err(|reason| {
+        let failures = &core.metrics.connect_failures;
+        failures.count(reason.word(), 0, policy.no_pattern(), Duration::ZERO);
+        match reason {
+            Unavailable::Timeout => Refusal::upstream_timeout(limit),
+            reason => Refusal::UpstreamUnavailable(reason),
+        }
+    })
+}
+
+async fn send_over_tcp(
+    addresses: &[SocketAddr],
+    head: &[u8],
+    deadline: Option<Instant>,
+) -> Result<Connected, Unavailable> {
+    let mut last = Unavailable::Unresolved;
+    for address in addresses {
+        match connect_tcp(address, head, deadline).await {
+            Ok((upstream, sent_bytes)) => {
+                return Ok(Connected { upstream, place: Place::Tcp(*address), sent_bytes });
+            }
+            Err(Errno::TIME) => return Err(Unavailable::Timeout),
+            Err(error) => last = unavailable(error),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_tcp(
+    address: &SocketAddr,
+    head: &[u8],
+    deadline: Option<Instant>,
+) -> Result<(Socket, usize), Errno> {
+    let upstream = Socket::adopt(Socket::connect_tcp(address)?).map_err(|error| errno(&error))?;
+    loop {
+        // Until it is established there is nothing to send into; when it fails, the send says why.
+        match upstream.try_send(head) {
+            Ok(sent) => return Ok((upstream, sent)),
+            Err(Errno::AGAIN) => upstream.writable_until(deadline).await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A full backlog of a Unix listener answers at once instead of letting the caller wait; so it is asked again.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
+
+async fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Socket, Unavailable> {
+    loop {
+        match Socket::connect_unix(path) {
+            Ok(fd) => return Socket::adopt(fd).map_err(|error| unavailable(errno(&error))),
+            Err(Errno::AGAIN) if deadline.is_none_or(|deadline| clock::now() < deadline) => {
+                monoio::time::sleep(BACKLOG_PAUSE).await;
+            }
+            Err(Errno::AGAIN) => return Err(Unavailable::Timeout),
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+}
+
+fn unavailable(error: Errno) -> Unavailable {
+    match error {
+        Errno::CONNREFUSED | Errno::NOENT => Unavailable::Refused,
+        Errno::TIMEDOUT => Unavailable::Timeout,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => {
+            Unavailable::Unreachable
+        }
+        Errno::ADDRNOTAVAIL => Unavailable::NoPorts,
+        _ => Unavailable::Other,
+    }
+}
