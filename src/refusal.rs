@@ -29,8 +29,8 @@ pub enum Refusal {
     HeadersTooLarge,
     /// A defect of the proxy; only this connection is affected.
     InternalError,
-    /// A plain request, which this version does not relay.
-    NotImplemented,
+    /// The content of the request is larger than `body_size` allows.
+    PayloadTooLarge,
     /// The upstream could not be reached, or closed before its head.
     UpstreamUnavailable(Unavailable),
     /// The upstream's answer breaks HTTP/1.1 or RFC 6455; the text says how.
@@ -107,7 +107,6 @@ pub struct Answer {
     pub event: RefusalEvent,
 }
 
-const PLAIN_HTTP: &str = "plain HTTP requests are not implemented yet";
 const UNREACHED: &str = "the upstream application could not be reached";
 const INVALID: &str = "the upstream application sent an invalid response";
 const LATE: &str = "the upstream application did not respond in time";
@@ -119,10 +118,10 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
         502 => "Bad Gateway",
         504 => "Gateway Timeout",
         _ => "Internal Server Error",
@@ -146,7 +145,9 @@ impl Refusal {
             }
             Self::HeadersTooLarge => (431, "headers_too_large", "", http),
             Self::InternalError => (500, "internal_error", "", http),
-            Self::NotImplemented => (501, "not_implemented", PLAIN_HTTP, http),
+            Self::PayloadTooLarge => {
+                (413, "payload_too_large", "", RefusalEvent::Blocked("body_size"))
+            }
             Self::UpstreamUnavailable(_) => {
                 (502, "upstream_unavailable", UNREACHED, RefusalEvent::UpstreamUnavailable)
             }
@@ -274,7 +275,7 @@ mod tests {
             Refusal::UnsupportedWebSocketVersion,
             Refusal::HeadersTooLarge,
             Refusal::InternalError,
-            Refusal::NotImplemented,
+            Refusal::PayloadTooLarge,
             Refusal::UpstreamUnavailable(Unavailable::Refused),
             Refusal::UpstreamInvalidResponse("text"),
             Refusal::UpstreamTimeout { timeout_ms: 1 },
@@ -290,7 +291,7 @@ mod tests {
                 | Refusal::UnsupportedWebSocketVersion
                 | Refusal::HeadersTooLarge
                 | Refusal::InternalError
-                | Refusal::NotImplemented
+                | Refusal::PayloadTooLarge
                 | Refusal::UpstreamUnavailable(_)
                 | Refusal::UpstreamInvalidResponse(_)
                 | Refusal::UpstreamTimeout { .. } => {}

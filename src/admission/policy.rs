@@ -119,6 +119,11 @@ impl Policy {
         Ok(Admitted { identity: Identity::Anonymous })
     }
 
+    /// Most bytes of content that a request may have (`body_size`); `None` is no limit.
+    pub fn content_bytes_max(&self, _head: &RequestHead<'_>) -> Option<u64> {
+        None
+    }
+
     /// The label `path_pattern`: the first of `telemetry.path_patterns` that matches, else `other`.
     pub fn path_pattern(&self, path: &str) -> &Arc<str> {
         self.patterns.iter().find(|pattern| matches_pattern(pattern, path)).unwrap_or(&self.other)

@@ -21,6 +21,7 @@ use slab::Slab;
 use super::connection;
 use super::driver::Mode;
 use super::pipe::PipePool;
+use super::pool::{Pool, SWEEP_INTERVAL};
 use super::stream::{Socket, set_liveness};
 use super::tunnels::{Tunnels, VISIT_SHARES, VISITS};
 use crate::admission::policy::Policy;
@@ -79,6 +80,7 @@ pub(crate) struct Core {
     pub(crate) events: EventSender,
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) pipes: PipePool,
+    pub(crate) pool: Pool,
     pub(crate) tunnels: Tunnels,
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
     policy: RefCell<Reader<Policy>>,
@@ -150,6 +152,7 @@ pub async fn run(
         events: parts.events,
         scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
         pipes: PipePool::default(),
+        pool: Pool::default(),
         tunnels: Tunnels::default(),
         buffers: RefCell::default(),
         policy: RefCell::new(policy),
@@ -159,6 +162,7 @@ pub async fn run(
         all_closed: Notice::default(),
     });
     monoio::spawn(keep_liveness(Rc::clone(&core)));
+    monoio::spawn(keep_pool(Rc::clone(&core)));
     if core.turns.is_some() {
         monoio::spawn(give_turns(Rc::clone(&core)));
     }
@@ -271,6 +275,14 @@ async fn keep_liveness(core: Rc<Core>) {
         };
         monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
         core.tunnels.visit_share(clock::now(), after);
+    }
+}
+
+/// Closes idle upstream connections that ended or are idle too long.
+async fn keep_pool(core: Rc<Core>) {
+    loop {
+        monoio::time::sleep(SWEEP_INTERVAL).await;
+        core.pool.sweep(&core.policy().addresses, clock::now());
     }
 }
 

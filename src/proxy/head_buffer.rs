@@ -42,9 +42,7 @@ impl<'p> HeadBuffer<'p> {
 
     /// Receives more, growing up to `bytes_max`. 0 is the end of input, `ENOBUFS` means full, `EAGAIN` nothing yet.
     pub(crate) fn receive(&mut self, from: &Socket, bytes_max: usize) -> Result<usize, Errno> {
-        if self.bytes.is_empty() {
-            self.bytes = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; FIRST_BYTES]);
-        }
+        self.take_memory();
         if self.filled == self.bytes.len() {
             if self.filled >= bytes_max {
                 return Err(Errno::NOBUFS);
@@ -54,6 +52,36 @@ impl<'p> HeadBuffer<'p> {
         let received = from.try_recv(self.bytes.get_mut(self.filled..).unwrap_or_default())?;
         self.filled += received;
         Ok(received)
+    }
+
+    /// Moves the first bytes, at most `bytes_max`, to the end of `out`; returns how many.
+    pub(crate) fn take_into(&mut self, out: &mut Vec<u8>, bytes_max: u64) -> usize {
+        let bytes = usize::try_from(bytes_max).map_or(self.filled, |most| most.min(self.filled));
+        out.extend_from_slice(self.filled().get(..bytes).unwrap_or_default());
+        self.consume(bytes);
+        bytes
+    }
+
+    /// Adds bytes that were received elsewhere.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.take_memory();
+        let end = self.filled + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(room) = self.bytes.get_mut(self.filled..end) {
+            room.copy_from_slice(bytes);
+            self.filled = end;
+        }
+    }
+
+    fn take_memory(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; FIRST_BYTES]);
+        }
     }
 
     /// Drops the first bytes.

@@ -186,12 +186,6 @@ impl Socket {
         let _ = monoio::time::timeout(LINGER, discard).await;
     }
 
-    /// Ends both directions: what is tried afterwards fails.
-    pub(crate) fn shutdown_both(&self) {
-        // Fails only on a connection that is gone, which is what is wanted.
-        let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
-    }
-
     /// Makes the coming close a reset (socket(7), `SO_LINGER`).
     pub(crate) fn reset_on_close(&self) {
         // Fails only on a socket that is gone, where there is nothing left to reset.
