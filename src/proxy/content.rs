@@ -120,8 +120,15 @@ impl Transfer<'_> {
         begun: &mut HeadBuffer<'_>,
         mut out: Vec<u8>,
     ) -> Result<(), TransferError> {
-        let consumed = passage.pass(begun.filled(), &mut out)?;
-        begun.consume(consumed);
+        let head_bytes = out.len();
+        match passage.pass(begun.filled(), &mut out) {
+            Ok(consumed) => begun.consume(consumed),
+            Err(error) => {
+                out.truncate(head_bytes);
+                self.send(&out).await?;
+                return Err(error.into());
+            }
+        }
         begun.release_if_empty();
         loop {
             self.send(&out).await?;

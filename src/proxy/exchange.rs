@@ -229,11 +229,10 @@ impl Exchange<'_> {
         let rest = head.get(sent_bytes..).unwrap_or_default();
         let patience = self.policy.config.server.write_timeout;
         match upstream.send_all(rest, patience).await {
-            Ok(()) => {}
             Err(Errno::TIME) => return Err(Stop::Refused(late(patience))),
             Err(_) if kept => return Err(Stop::Stale),
-            // It may have answered before it closed.
-            Err(_) => {}
+            // One that closed may have answered before.
+            Ok(()) | Err(_) => {}
         }
         let mut received = HeadBuffer::new(&self.core.buffers);
         if matches!(content, Content::None) {

@@ -15,7 +15,7 @@ const IDLE_MAX: usize = 256;
 
 /// After this time an idle connection is closed. Applications often close theirs after five seconds, which is noticed; this
 /// bounds the others.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_mins(1);
 
 /// How often connections that ended or are idle too long are looked for.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
@@ -208,7 +207,7 @@ impl<'t> OneWay<'t> {
                 self.core.let_others_run().await;
             }
             let ready = self.from().readable().await;
-            ready.map_err(|error| self.wait_failed(self.from_side, &error))?;
+            ready.map_err(|error| failed(self.from_side, errno(&error)))?;
         }
         Ok(())
     }
@@ -229,7 +228,7 @@ impl<'t> OneWay<'t> {
     async fn flush(&self, mut held: Held<'t>) -> Result<(), Failure> {
         self.flushing.set(true);
         loop {
-            self.to().writable().await.map_err(|error| self.wait_failed(self.to_side(), &error))?;
+            self.to().writable().await.map_err(|error| failed(self.to_side(), errno(&error)))?;
             let flushed = held.flush_now(self.to(), |bytes| self.count(bytes));
             if flushed.map_err(|error| self.move_failed(error))? {
                 self.flushing.set(false);
@@ -253,10 +252,6 @@ impl<'t> OneWay<'t> {
             Failed::From(error) => failed(self.from_side, error),
             Failed::To(error) => failed(self.to_side(), error),
         }
-    }
-
-    fn wait_failed(&self, side: Side, error: &io::Error) -> Failure {
-        failed(side, errno(error))
     }
 }
 

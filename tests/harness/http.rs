@@ -103,11 +103,11 @@ const REFUSALS: [(u16, &str, Said); 12] = [
     (404, "not_found", Said::Nothing),
     (405, "method_not_allowed", Said::Nothing),
     (408, "request_timeout", Said::Nothing),
+    (413, "payload_too_large", Said::Nothing),
     (417, "expectation_failed", Said::Nothing),
     (426, "unsupported_websocket_version", Said::Nothing),
     (431, "headers_too_large", Said::Nothing),
     (500, "internal_error", Said::Nothing),
-    (501, "not_implemented", Said::Exactly("plain HTTP requests are not implemented yet")),
     (502, "upstream_unavailable", Said::Exactly("the upstream application could not be reached")),
     (
         502,
