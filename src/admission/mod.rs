@@ -10,3 +10,4 @@
 pub mod address;
 pub mod paths;
 pub mod policy;
+pub mod security_headers;

@@ -79,7 +79,7 @@ pub(super) fn probe_path(text: &str) -> Result<String, Problem> {
     valid_or(text, valid, "it must begin with / and contain visible ASCII characters only")
 }
 
-/// A prefix of `body_size.overrides`. What no path can match (contract section 10.2) is a mistake: a limit that is never
+/// A prefix of `body_size.overrides`, kept without a slash at its end. What no path can match (contract section 10.2) is a mistake: a limit that is never
 /// in force protects nothing.
 pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
     let valid =
@@ -94,8 +94,9 @@ pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
         let why = "no path matches it: write it decoded, without empty segments, dot segments, semicolon and backslash";
         return Err(not_valid(text, why));
     }
+    let without_slash = text.strip_suffix('/').filter(|prefix| !prefix.is_empty());
     valid_or(
-        text,
+        without_slash.unwrap_or(text),
         valid,
         "it must begin with / and contain no query, fragment or control character",
     )

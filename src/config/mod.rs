@@ -35,7 +35,7 @@ use print::Secrets;
 use settings::Settings;
 
 pub use mistakes::Mistakes;
-pub use sections::{BodySize, BodySizeOverride, Probe, SecurityHeaders};
+pub use sections::{BodySize, BodySizeOverride, Hsts, Probe, SecurityHeaders};
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];

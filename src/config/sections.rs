@@ -34,7 +34,8 @@ pub struct BodySize {
 /// An entry of `body_size.overrides`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodySizeOverride {
-    /// Prefix of the percent-decoded path; counts where it ends on a segment boundary.
+    /// Prefix of the percent-decoded path; counts where it ends on a segment boundary. No slash at its end but for
+    /// the root.
     pub path: String,
     /// The limit there.
     pub max: Option<u64>,
@@ -45,12 +46,8 @@ pub struct BodySizeOverride {
 pub struct SecurityHeaders {
     /// Whether any of the headers is set; `suppress_via_header` counts all the same.
     pub enabled: bool,
-    /// `max-age` of `Strict-Transport-Security` in seconds (RFC 6797 section 6.1.1); 0 = the header is not set.
-    pub hsts_max_age: u32,
-    /// `includeSubDomains`
-    pub hsts_include_subdomains: bool,
-    /// `preload`
-    pub hsts_preload: bool,
+    /// `Strict-Transport-Security`; only where clients come over TLS.
+    pub hsts: Hsts,
     /// `X-Content-Type-Options: nosniff`
     pub content_type_nosniff: bool,
     /// `X-Frame-Options`: `DENY`, `SAMEORIGIN` or empty.
@@ -69,6 +66,17 @@ pub struct SecurityHeaders {
     pub permitted_cross_domain_policies: String,
     /// No `Via` in answers; otherwise our own is appended to the upstream's.
     pub suppress_via_header: bool,
+}
+
+/// The keys `security_headers.hsts_…` (RFC 6797 section 6.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hsts {
+    /// `max-age` in seconds; 0 = the header is not set.
+    pub max_age: u32,
+    /// `includeSubDomains`
+    pub include_subdomains: bool,
+    /// `preload`
+    pub preload: bool,
 }
 
 /// The lists of `security_headers.csp` in the order in which they are written.
@@ -124,9 +132,11 @@ impl SecurityHeaders {
         let text = |key: &str| settings.text(&format!("security_headers.{key}")).to_owned();
         Self {
             enabled: settings.bool("security_headers.enabled"),
-            hsts_max_age: settings.int("security_headers.hsts_max_age"),
-            hsts_include_subdomains: settings.bool("security_headers.hsts_include_subdomains"),
-            hsts_preload: settings.bool("security_headers.hsts_preload"),
+            hsts: Hsts {
+                max_age: settings.int("security_headers.hsts_max_age"),
+                include_subdomains: settings.bool("security_headers.hsts_include_subdomains"),
+                preload: settings.bool("security_headers.hsts_preload"),
+            },
             content_type_nosniff: settings.bool("security_headers.content_type_nosniff"),
             frame_option: text("frame_option"),
             content_security_policy: content_security_policy(settings),

@@ -347,7 +347,7 @@ const NOT_VALID: &[(&str, &str)] = &[
     ("body_size: {overrides: [{path: '/a;b', max: 1}]}", "body_size.overrides[0].path"),
     ("body_size: {overrides: [{path: /a/../b, max: 1}]}", "body_size.overrides[0].path"),
     (
-    "body_size: {overrides: [{path: /a, max: 1}, {path: /b, max: 1}, {path: /a, max: 2}]}",
+    "body_size: {overrides: [{path: /a, max: 1}, {path: /b, max: 1}, {path: /a/, max: 2}]}",
     "body_size.overrides[2].path",
     ),
     (
