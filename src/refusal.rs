@@ -189,8 +189,16 @@ pub struct ErrorBody<'a> {
 }
 
 impl Answer {
-    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
-    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
+    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here;
+    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        request_id: &str,
+        head_only: bool,
+        close: bool,
+        policy_lines: &[u8],
+    ) {
         let body =
             ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
         // A body of fixed texts and a checked identifier always serialises.
@@ -208,10 +216,11 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
-            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
         ] {
             out.extend_from_slice(part.as_bytes());
         }
+        out.extend_from_slice(policy_lines);
+        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
         if !head_only {
             out.extend_from_slice(&body);
         }
@@ -323,13 +332,13 @@ mod tests {
     #[test]
     fn the_body_leaves_empty_members_out_and_head_has_none() {
         let mut out = Vec::new();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true);
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true, b"");
         let text = String::from_utf8_lossy(&out).into_owned();
         let body = "{\"error\":\"request_timeout\",\"status\":408,\"request_id\":\"req_A\"}\n";
         assert!(text.ends_with(&format!("Connection: close\r\n\r\n{body}")), "{text}");
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
         out.clear();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, true);
-        assert!(out.ends_with(b"\r\n\r\n"));
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, false, b"X: y\r\n");
+        assert!(out.ends_with(b"\r\nX-Request-ID: req_A\r\nX: y\r\n\r\n"));
     }
 }

@@ -158,6 +158,7 @@ impl Server {
             policy: policy.clone(),
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
+            process: Arc::clone(&parts.process),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;
@@ -186,6 +187,7 @@ impl Server {
             driver: self.process.driver.name,
             driver_reason: &self.process.driver.reason,
             listen: self.process.listen.to_string(),
+            security_headers_enabled: policy.config.security_headers.enabled,
             upstream: &policy.upstream_url,
             version: VERSION,
             workers: self.process.workers,

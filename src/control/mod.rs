@@ -2,6 +2,7 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+mod probe;
 mod reload;
 mod resolve;
 mod watch;
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::config::{Source, UpstreamTarget};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
+use crate::process::Process;
 use crate::published::Published;
 
 use reload::{Reload, Trigger};
@@ -50,6 +52,8 @@ pub struct ControlParts {
     pub events: EventSender,
     /// The counters of this thread.
     pub metrics: Arc<ControlMetrics>,
+    /// Where the probe of the upstream tells what it found out.
+    pub process: Arc<Process>,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -95,7 +99,8 @@ async fn run<N: From<Notice>>(
     let (seen, mut changes) = changes::channel(16);
     let mut watcher =
         parts.policy.current().config.path.as_deref().and_then(|path| watch::start(path, seen));
-    let mut reload = Reload::new(parts);
+    let probe = probe::start(&parts);
+    let mut reload = Reload::new(parts, probe);
     // What changed between the load and the watch is found by one look after the watch stands.
     let mut settled: Option<Instant> = Some(now() + reload.debounce());
     let mut resolve_at = now() + resolve::FIRST_AFTER;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{ControlParts, resolve};
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
@@ -29,12 +31,14 @@ pub(super) struct Reload {
     parts: ControlParts,
     /// The file as it was read last, so that an event that changed nothing reloads nothing.
     seen: Option<Vec<u8>>,
+    /// Told of every new configuration.
+    probe: watch::Sender<()>,
 }
 
 impl Reload {
-    pub(super) fn new(parts: ControlParts) -> Self {
+    pub(super) fn new(parts: ControlParts, probe: watch::Sender<()>) -> Self {
         let seen = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
-        Self { parts, seen }
+        Self { parts, seen, probe }
     }
 
     /// Quiet time before a changed file is read.
@@ -83,12 +87,13 @@ impl Reload {
             tracing::warn!(keys, "these changes need a restart; the old values stay in force");
         }
         let next = current.config.keep_startup_values(loaded.config);
-        let addresses = if next.upstream == current.config.upstream {
+        let addresses = if next.upstream.target == current.config.upstream.target {
             current.addresses.clone()
         } else {
             resolve::resolve(&next.upstream.target).await
         };
         self.parts.policy.publish(Policy::new(next, addresses));
+        self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
         let took = clock::now().saturating_duration_since(begun);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
