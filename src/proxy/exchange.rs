@@ -69,8 +69,8 @@ pub(crate) enum Outcome {
     /// There is no answer to relay.
     Refused {
         refusal: Refusal,
-        /// Content of the request is still to come, so that no request can follow it.
-        content_unread: bool,
+        /// No request can follow: content of this one is still to come, or the upstream switched protocols.
+        ends_connection: bool,
     },
 }
 
@@ -105,6 +105,8 @@ struct Progress {
     answer_begun: Cell<bool>,
     status: Cell<u16>,
     interim_answers: Cell<u8>,
+    /// The upstream answered 101 to a request that asked for no other protocol.
+    switched: Cell<bool>,
     to_upstream_bytes: Cell<u64>,
     to_client_bytes: Cell<u64>,
 }
@@ -155,7 +157,8 @@ fn closed() -> Refusal {
 impl Exchange<'_> {
     fn refused(&self, refusal: Refusal) -> Outcome {
         let content_unread = self.request.has_content() && !self.progress.request_sent.get();
-        Outcome::Refused { refusal, content_unread }
+        let ends_connection = content_unread || self.progress.switched.get();
+        Outcome::Refused { refusal, ends_connection }
     }
 
     async fn run(&self, buffer: &mut HeadBuffer<'_>) -> Result<Outcome, Stop> {
@@ -332,6 +335,7 @@ impl Exchange<'_> {
             let head = ResponseHead::parse(bytes).map_err(invalid)?;
             if head.status == 101 {
                 upstream.reset_on_close();
+                self.progress.switched.set(true);
                 return Err(invalid(ResponseError::Switching));
             }
             let answer = if head.is_interim() {
