@@ -15,6 +15,7 @@ on_drivers!(
         a_hangup_brings_the_new_upstream;
     both:
         a_changed_file_is_noticed_however_it_is_changed,
+        a_folder_that_is_replaced_is_watched_again,
         a_bad_configuration_changes_nothing,
         keys_that_need_a_restart_keep_their_value,
         tunnels_and_handshakes_never_notice,
@@ -121,6 +122,48 @@ fn a_changed_file_is_noticed_however_it_is_changed(driver: Driver) {
         let from = proxy.event_count();
         version(number, &next);
         let event = reload_event(&proxy, from);
+        assert_reloaded(&event, &proxy, "file_watcher", &[]);
+        drop(proxy.tunnel(&next));
+    }
+}
+
+/// The folder of the file, and one above it, renamed away or removed while another one takes the name.
+fn a_folder_that_is_replaced_is_watched_again(driver: Driver) {
+    let watched =
+        |upstream: &Upstream| Setup::new(driver, upstream.url()).set("watch.debounce", "50ms");
+    let scratch = Scratch::new();
+    let root = scratch.path().to_owned();
+    let (outer, inner) = (root.join("outer"), root.join("outer/inner"));
+    let path = inner.join("vibewarden.yaml");
+    let make = |upstream: &Upstream| {
+        std::fs::create_dir_all(&inner).expect("a folder");
+        std::fs::write(&path, watched(upstream).yaml()).expect("write");
+    };
+    let first = Upstream::start();
+    make(&first);
+    let proxy = watched(&first).start_from(scratch, &path);
+    let replacements: [&dyn Fn(&Upstream); 5] = [
+        &|upstream| {
+            std::fs::rename(&inner, root.join("away")).expect("rename");
+            make(upstream);
+        },
+        &|upstream| std::fs::write(&path, watched(upstream).yaml()).expect("write"),
+        &|upstream| {
+            std::fs::remove_dir_all(&inner).expect("remove");
+            make(upstream);
+        },
+        &|upstream| {
+            std::fs::rename(&outer, root.join("far-away")).expect("rename");
+            make(upstream);
+        },
+        &|upstream| std::fs::write(&path, watched(upstream).yaml()).expect("write"),
+    ];
+    for replace in replacements {
+        let next = Upstream::start();
+        let from = proxy.event_count();
+        replace(&next);
+        // A look in the middle of it finds no file, which is told and changes nothing.
+        let event = proxy.wait_event_after(from, "a reload", |event| event.is("config.reloaded"));
         assert_reloaded(&event, &proxy, "file_watcher", &[]);
         drop(proxy.tunnel(&next));
     }
