@@ -7,8 +7,11 @@ use rustix::process::Signal;
 
 use crate::harness::event::Event;
 use crate::harness::json::Json;
+use crate::harness::peer::is_kept_alive;
 use crate::harness::setup::Scratch;
-use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Proxy, Setup, Upstream, wire};
+use crate::harness::{
+    ANSWER_101, Driver, End, HANDSHAKE, Proxy, Setup, Upstream, eventually, wire,
+};
 
 on_drivers!(
     every:
@@ -21,6 +24,7 @@ on_drivers!(
         tunnels_and_handshakes_never_notice,
         reloadable_keys_take_effect,
         requests_under_way_finish_as_they_began,
+        liveness_reaches_open_tunnels_and_new_connections,
 );
 
 fn unwatched(driver: Driver, upstream: &Upstream) -> Setup {
@@ -360,4 +364,36 @@ fn requests_under_way_finish_as_they_began(driver: Driver) {
     two.assert_untouched();
     drop((client, conn));
     drop(proxy.stop());
+}
+
+/// `server.dead_peer_after`, seen in the timers of the kernel.
+fn liveness_reaches_open_tunnels_and_new_connections(driver: Driver) {
+    let upstream = Upstream::start();
+    let setup = |after| unwatched(driver, &upstream).set("server.dead_peer_after", after);
+    let proxy = setup("5s").start();
+    let mut tunnels = Vec::new();
+    for (after, kept_alive) in [("5s", true), ("0", false), ("6s", true)] {
+        if !tunnels.is_empty() {
+            assert!(reload(&proxy, &setup(after)).is("config.reloaded"));
+        }
+        tunnels.push(proxy.tunnel(&upstream));
+        for (client, conn) in &tunnels {
+            eventually("the client's leg follows", || {
+                let seen = is_kept_alive(proxy.address(), client.local());
+                (seen == Some(kept_alive)).then_some(())
+            });
+            eventually("the upstream's leg follows", || {
+                let seen = is_kept_alive(conn.peer().remote(), conn.peer().local());
+                (seen == Some(kept_alive)).then_some(())
+            });
+        }
+        eventually("a new connection has it from the start", || {
+            let client = proxy.sent(b"GET /");
+            proxy.wait_consumed(&client);
+            (is_kept_alive(proxy.address(), client.local()) == Some(kept_alive)).then_some(())
+        });
+    }
+    for (client, conn) in &mut tunnels {
+        client.ping(conn, b"undisturbed");
+    }
 }
