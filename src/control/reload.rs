@@ -1,11 +1,11 @@
 //! Reload: the whole new configuration is loaded and validated first, then published as one snapshot, or not at all.
 
-use std::time::Duration;
+use std::path::Path;
 
 use tokio::sync::watch;
 
-use super::{ControlParts, resolve};
-use crate::admission::policy::{Addresses, Policy};
+use super::{ControlParts, blocking, resolve};
+use crate::admission::policy::Policy;
 use crate::clock;
 use crate::config::{self, Loaded};
 use crate::event::Event;
@@ -41,23 +41,11 @@ impl Reload {
         Self { parts, seen, probe }
     }
 
-    /// Quiet time before a changed file is read.
-    pub(super) fn debounce(&self) -> Duration {
-        self.parts.policy.current().config.watch.debounce
-    }
-
-    /// Whether a changed file is to be read at all.
-    pub(super) fn is_watching(&self) -> bool {
-        self.parts.policy.current().config.watch.enabled
-    }
-
     /// Whether the file differs from what was read last.
-    pub(super) fn has_changed(&self) -> bool {
-        self.parts.origin.is_some() && self.read() != self.seen
-    }
-
-    fn read(&self) -> Option<Vec<u8>> {
-        self.parts.policy.current().config.path.as_ref().and_then(|path| std::fs::read(path).ok())
+    pub(super) async fn has_changed(&self) -> bool {
+        let path = self.parts.policy.current().config.path.clone();
+        self.parts.origin.is_some()
+            && blocking(move || read(path.as_deref())).await != Some(self.seen.clone())
     }
 
     /// Loads, validates, publishes.
@@ -66,13 +54,16 @@ impl Reload {
             return;
         };
         let begun = clock::now();
-        self.seen = self.read();
-        // On another thread: a hanging network file system must not hold signals up.
-        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        let path = self.parts.policy.current().config.path.clone();
+        let Some((seen, loaded)) =
+            blocking(move || (read(path.as_deref()), config::load(&source))).await
+        else {
+            return self.failed(trigger, &[], "a defect: the load panicked");
+        };
+        self.seen = seen;
         match loaded {
-            Ok(Ok(loaded)) => self.publish(trigger, loaded, begun).await,
-            Ok(Err(mistakes)) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
-            Err(defect) => self.failed(trigger, &[], &defect.to_string()),
+            Ok(loaded) => self.publish(trigger, loaded, begun).await,
+            Err(mistakes) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
         }
     }
 
@@ -124,23 +115,8 @@ impl Reload {
         let policy = self.parts.policy.current();
         policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
+}
 
-    /// Asks for the addresses of the upstream again; returns after which time to do it next.
-    pub(super) async fn resolve_again(&self) -> Duration {
-        let current = self.parts.policy.current();
-        if resolve::name_of(&current.config.upstream.target).is_none() {
-            return resolve::AGAIN_AFTER;
-        }
-        let found = resolve::resolve(&current.config.upstream.target).await;
-        // A name that was known and fails now keeps its last addresses.
-        if found == Addresses::Tcp(Vec::new()) {
-            return resolve::FIRST_AFTER;
-        }
-        if found != current.addresses {
-            let upstream = &*current.upstream_url;
-            tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
-            self.parts.policy.publish(Policy::new(current.config.clone(), found));
-        }
-        resolve::AGAIN_AFTER
-    }
+fn read(path: Option<&Path>) -> Option<Vec<u8>> {
+    path.and_then(|path| std::fs::read(path).ok())
 }
