@@ -21,6 +21,7 @@ macro_rules! on_drivers {
     };
 }
 
+mod chunked_bodies;
 mod config_errors;
 mod cycles;
 mod dead_peer;
@@ -29,9 +30,11 @@ mod endpoints;
 mod events;
 mod harness_itself;
 mod limits;
+mod plain_heads;
 mod relay;
 mod reload;
 mod request_heads;
+mod request_smuggling;
 mod shutdown;
 mod silence;
 mod timeouts;
