@@ -21,6 +21,7 @@ macro_rules! on_drivers {
     };
 }
 
+mod body_limits;
 mod chunked_bodies;
 mod config_errors;
 mod cycles;
@@ -30,7 +31,10 @@ mod endpoints;
 mod events;
 mod harness_itself;
 mod limits;
+mod pipelining;
 mod plain_heads;
+mod plain_http;
+mod plain_timeouts;
 mod relay;
 mod reload;
 mod request_heads;
