@@ -187,7 +187,7 @@ fn requests_nobody_reads_the_answers_of_are_bounded(driver: Driver) {
     const ANSWER_BYTES: usize = 64 * 1024;
     let application = Upstream::start().answer(|_, peer| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {ANSWER_BYTES}\r\n\r\n");
-        let _may_be_gone = peer.try_send(&[head.as_bytes(), &[b'b'; ANSWER_BYTES]].concat());
+        let _may_be_gone = peer.try_send(&[head.as_bytes(), &vec![b'b'; ANSWER_BYTES]].concat());
         After::Keep
     });
     let proxy = Setup::new(driver, application.url()).start();

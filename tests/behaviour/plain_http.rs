@@ -639,7 +639,7 @@ fn a_slow_application_costs_no_memory(driver: Driver) {
 /// C30 and A62 for plain requests: while the upstream is silent, in the request's body, in the answer.
 fn a_client_that_leaves_ends_the_request(driver: Driver) {
     let (mut proxy, upstream) = behind(driver);
-    let mut leave = |client: Peer, reset: bool, conn: &Conn| {
+    let leave = |client: Peer, reset: bool, conn: &Conn| {
         if reset {
             client.reset();
         } else {
