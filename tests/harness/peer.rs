@@ -250,6 +250,44 @@ impl Peer {
         head
     }
 
+    /// Takes from the front as many bytes as `look` says; it is asked again with more bytes while it says nothing, and told
+    /// how many of them it has seen before. An error says what ended the connection or that nothing came.
+    pub(crate) fn try_take(
+        &mut self,
+        look: impl Fn(&[u8], usize) -> Option<usize>,
+    ) -> Result<Vec<u8>, String> {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut seen = 0;
+        loop {
+            if let Some(count) = look(&self.held, seen) {
+                let rest = self.held.split_off(count);
+                return Ok(std::mem::replace(&mut self.held, rest));
+            }
+            seen = self.held.len();
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err(format!("end of input; had: {}", show(&self.held))),
+                Ok(count) => self.held.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("{error}; had: {}", show(&self.held))),
+            }
+        }
+    }
+
+    /// Nothing arrives for as long as this, not even an end; for timers that must not run.
+    #[track_caller]
+    pub(crate) fn expect_silence(&mut self, quiet: Duration) {
+        assert!(self.held.is_empty(), "unread: {}", show(&self.held));
+        self.socket.set_read_timeout(Some(quiet)).expect("SO_RCVTIMEO");
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let seen = self.socket.peek(&mut byte);
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        match seen {
+            Ok(0) => panic!("an end instead of silence"),
+            Ok(_) => panic!("bytes instead of silence: {}", show(&self.pending())),
+            Err(error) => assert!(is_deadline(&error), "{error} instead of silence"),
+        }
+    }
+
     /// What has arrived and was not asked for yet, without waiting.
     pub(crate) fn pending(&mut self) -> Vec<u8> {
         self.socket.set_nonblocking(true).expect("O_NONBLOCK");

@@ -308,6 +308,18 @@ impl Conn {
         Head::parse(&head)
     }
 
+    /// Bytes up to and with `end`.
+    #[track_caller]
+    pub(crate) fn read_through(&mut self, end: &[u8]) -> Vec<u8> {
+        let from = self.taken;
+        let bytes = self.wait(&format!("{} at an end", show(end)), |seen| {
+            find(&seen.bytes[from..], end)
+                .map(|at| seen.bytes[from..from + at + end.len()].to_vec())
+        });
+        self.taken += bytes.len();
+        bytes
+    }
+
     #[track_caller]
     pub(crate) fn read_exact(&mut self, count: usize) -> Vec<u8> {
         let from = self.taken;
