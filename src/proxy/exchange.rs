@@ -454,13 +454,14 @@ impl Exchange<'_> {
                 Err(error) if error != Errno::TIME => return Ok(()),
                 Err(_) => {}
             }
-            if due.is_some_and(|due| due <= clock::now()) {
+            let client_left = self.client.is_hung_up();
+            if client_left || due.is_some_and(|due| due <= clock::now()) {
                 upstream.reset_on_close();
-                return Err(Stop::Refused(late(self.policy.config.upstream_head_timeout)));
-            }
-            if self.client.is_hung_up() {
-                upstream.reset_on_close();
-                return Err(Stop::ClientLeft);
+                return Err(if client_left {
+                    Stop::ClientLeft
+                } else {
+                    Stop::Refused(late(self.policy.config.upstream_head_timeout))
+                });
             }
         }
     }
