@@ -34,6 +34,9 @@ use crate::published::Reader;
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// At most one warning of a core about connections that it cannot accept in this time.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Connections that are accepted in a row before those that are open get their turn.
 const ACCEPT_BURST: usize = 64;
 
@@ -94,6 +97,8 @@ pub(crate) struct Core {
     draining: Notice,
     open: Cell<usize>,
     all_closed: Notice,
+    /// The last warning about connections that cannot be accepted.
+    accept_warned: Cell<Option<Instant>>,
 }
 
 impl Core {
@@ -120,6 +125,16 @@ impl Core {
     pub(crate) async fn let_others_run(&self) {
         if let Some(turns) = &self.turns {
             turns.next().await;
+        }
+    }
+
+    /// Warns of a connection that cannot be taken, unless it has just done so: it is tried again many times a second.
+    fn warn_accept(&self, error: &dyn std::fmt::Display) {
+        let now = clock::now();
+        let due = |last: Instant| now.saturating_duration_since(last) >= ACCEPT_WARNING_INTERVAL;
+        if self.accept_warned.get().is_none_or(due) {
+            self.accept_warned.set(Some(now));
+            tracing::warn!(%error, "connections cannot be accepted; trying on");
         }
     }
 
@@ -166,6 +181,7 @@ pub async fn run(
         draining: Notice::default(),
         open: Cell::new(0),
         all_closed: Notice::default(),
+        accept_warned: Cell::new(None),
     });
     listener.set_nonblocking(true)?;
     let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
@@ -209,7 +225,7 @@ async fn serve_until_drain(
             }
             Either::Right((ready, _)) => {
                 if let Err(error) = &ready {
-                    tracing::warn!(%error, "waiting for connections failed");
+                    core.warn_accept(error);
                 }
                 bursts = bursts.wrapping_add(1);
                 match ready.map_or(Accepted::Exhausted, |()| accept_burst(core, &listener)) {
@@ -231,7 +247,7 @@ enum Accepted {
     More,
     /// Nobody is waiting any more.
     All,
-    /// No descriptor or memory for the next one.
+    /// The next one cannot be taken now: no descriptor, no memory.
     Exhausted,
 }
 
@@ -244,17 +260,11 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
                 }
             }
             Err(Errno::AGAIN) => return Accepted::All,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                tracing::warn!(
-                    "accept: out of descriptors or memory; trying again in {} ms",
-                    EXHAUSTED_PAUSE.as_millis()
-                );
-                return Accepted::Exhausted;
-            }
             // The connection that was next is gone already (accept(2)); the one after it may be well.
             Err(Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::INTR) => {}
+            // Out of descriptors or memory, mostly.
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                core.warn_accept(&error);
                 return Accepted::Exhausted;
             }
         }
@@ -279,9 +289,12 @@ fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
         return;
     }
     let place = core.connection_opened();
-    if let Ok(client) = Socket::adopt(fd) {
-        core.metrics.connections_accepted.add(1);
-        monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
+    match Socket::adopt(fd) {
+        Ok(client) => {
+            core.metrics.connections_accepted.add(1);
+            monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
+        }
+        Err(error) => core.warn_accept(&error),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::harness::payload::{Random, Stream, seed};
 use crate::harness::peer::is_consumed_within;
+use crate::harness::setup::Scratch;
 use crate::harness::{
     ANSWER_101, Driver, End, HANDSHAKE, Peer, Proxy, SMUGGLED, Setup, Upstream, behind,
 };
@@ -494,28 +495,28 @@ fn a_reset_of_a_side_that_nobody_reads_is_noticed(driver: Driver) {
     closed(&unwatched, "client_reset", 1.0);
 }
 
-/// What looks hung up on the side that is not read has only ended in order.
+/// What looks hung up on the side that is not read has only ended in order. The upstream is a Unix socket, where not much
+/// fits in between.
 fn bytes_may_wait_although_both_sides_have_ended(driver: Driver) {
-    let upstream = Upstream::start();
+    let scratch = Scratch::new();
+    let upstream = Upstream::unix(&scratch.path().join("up.sock"));
     let mut proxy = Setup::new(driver, upstream.url())
         .set("server.dead_peer_after", "5s")
         .set("server.read_timeout", "1s")
         .start();
-    for towards_upstream in [true, false] {
-        let (client, far) = proxy.unrecorded_tunnel(&upstream);
-        let (mut from, mut to) = if towards_upstream { (client, far) } else { (far, client) };
-        let quiet = Duration::from_millis(200);
-        let sent = from.send_until_blocked(quiet, 64 << 20, |count| vec![b'w'; count]);
-        assert!(sent.blocked);
-        from.fin();
-        to.fin();
-        from.expect_end();
-        // Several visits of liveness, shown by a connection that takes a second to be closed.
-        assert_eq!(proxy.connect().expect_end(), End::Eof);
-        assert_eq!(to.count_to_end(), (sent.taken, End::Eof));
+    let (mut client, mut far) = proxy.unrecorded_tunnel(&upstream);
+    // No more than the proxy has room for, so that the end gets through to it.
+    let mut sent = 0;
+    while is_consumed_within(Duration::from_millis(300), client.remote(), client.local()) {
+        client.send(&[b'w'; 16 * 1024]);
+        sent += 16 * 1024;
     }
+    far.fin();
+    client.expect_end();
+    client.fin();
+    // Several visits of liveness, shown by a connection that takes a second to be closed.
+    assert_eq!(proxy.connect().expect_end(), End::Eof);
+    assert_eq!(far.count_to_end(), (sent, End::Eof));
     let stopped = proxy.stop();
-    let closed = stopped.of_kind("websocket.closed");
-    let reasons: Vec<&str> = closed.iter().map(|event| event.text("payload.reason")).collect();
-    assert_eq!(reasons, ["upstream_closed", "client_closed"]);
+    assert_eq!(stopped.only("websocket.closed").text("payload.reason"), "upstream_closed");
 }
