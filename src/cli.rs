@@ -101,8 +101,8 @@ fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
     if once || checked.is_err() {
         stop();
     } else {
-        let page = echo.page_url(proxy);
-        say(&mut io::stdout(), &format_args!("\nOpen {page} in a browser. Ctrl-C ends the demo."));
+        let invitation = format_args!("\nOpen http://{proxy}/ in a browser. Ctrl-C ends the demo.");
+        say(&mut io::stdout(), &invitation);
     }
     let code = serving.join().unwrap_or(1);
     checked?;

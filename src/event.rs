@@ -62,12 +62,21 @@ pub enum Event<'a> {
         driver: &'a str,
         driver_reason: &'a str,
         listen: String,
+        security_headers_enabled: bool,
         upstream: &'a str,
         version: &'static str,
         workers: usize,
     },
     /// `proxy.stopped`
     ProxyStopped { reason: &'a str, tunnels_closed: u64, uptime_seconds: u64 },
+    /// `upstream.health_changed`
+    UpstreamHealthChanged {
+        consecutive: u32,
+        last_error: Option<&'a str>,
+        new_status: &'static str,
+        previous_status: &'static str,
+        upstream_url: &'a str,
+    },
     /// `config.reloaded`
     ConfigReloaded {
         config_path: &'a str,
@@ -286,6 +295,7 @@ impl Event<'_> {
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
+            Self::UpstreamHealthChanged { .. } => self.probe_line(at),
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
         }
     }
@@ -398,24 +408,30 @@ impl Event<'_> {
 
     fn process_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::ProxyStarted { driver, driver_reason, listen, upstream, version, workers } => {
-                kind("proxy.started", "info", "network", "The proxy accepts connections on ")
-                    .of_system(
-                        at,
-                        listen,
-                        &[
-                            ("driver", Value::Text(driver)),
-                            ("driver_reason", Value::Text(driver_reason)),
-                            ("listen", Value::Text(listen)),
-                            ("security_headers_enabled", Value::Truth(false)),
-                            ("tls_enabled", Value::Truth(false)),
-                            ("tls_provider", Value::Text("")),
-                            ("upstream", Value::Text(upstream)),
-                            ("version", Value::Text(version)),
-                            ("workers", Value::Number(*workers as u64)),
-                        ],
-                    )
-            }
+            Self::ProxyStarted {
+                driver,
+                driver_reason,
+                listen,
+                security_headers_enabled,
+                upstream,
+                version,
+                workers,
+            } => kind("proxy.started", "info", "network", "The proxy accepts connections on ")
+                .of_system(
+                    at,
+                    listen,
+                    &[
+                        ("driver", Value::Text(driver)),
+                        ("driver_reason", Value::Text(driver_reason)),
+                        ("listen", Value::Text(listen)),
+                        ("security_headers_enabled", Value::Truth(*security_headers_enabled)),
+                        ("tls_enabled", Value::Truth(false)),
+                        ("tls_provider", Value::Text("")),
+                        ("upstream", Value::Text(upstream)),
+                        ("version", Value::Text(version)),
+                        ("workers", Value::Number(*workers as u64)),
+                    ],
+                ),
             Self::ProxyStopped { reason, tunnels_closed, uptime_seconds } => {
                 kind("proxy.stopped", "info", "network", "The proxy stopped: ").of_system(
                     at,
@@ -429,6 +445,34 @@ impl Event<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn probe_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        let Self::UpstreamHealthChanged {
+            consecutive,
+            last_error,
+            new_status,
+            previous_status,
+            upstream_url,
+        } = *self
+        else {
+            return Vec::new();
+        };
+        let (severity, summary) = match new_status {
+            "failing" => ("high", "The upstream fails its health probe: "),
+            _ => ("info", "The upstream passes its health probe: "),
+        };
+        kind("upstream.health_changed", severity, "network", summary).of_system(
+            at,
+            upstream_url,
+            &[
+                ("consecutive", Value::Number(consecutive.into())),
+                ("last_error", Value::MaybeText(last_error)),
+                ("new_status", Value::Text(new_status)),
+                ("previous_status", Value::Text(previous_status)),
+                ("upstream_url", Value::Text(upstream_url)),
+            ],
+        )
     }
 
     fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {

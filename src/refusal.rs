@@ -29,8 +29,8 @@ pub enum Refusal {
     HeadersTooLarge,
     /// A defect of the proxy; only this connection is affected.
     InternalError,
-    /// A plain request, which this version does not relay.
-    NotImplemented,
+    /// The content of the request is larger than `body_size` allows.
+    PayloadTooLarge,
     /// The upstream could not be reached, or closed before its head.
     UpstreamUnavailable(Unavailable),
     /// The upstream's answer breaks HTTP/1.1 or RFC 6455; the text says how.
@@ -107,7 +107,6 @@ pub struct Answer {
     pub event: RefusalEvent,
 }
 
-const PLAIN_HTTP: &str = "plain HTTP requests are not implemented yet";
 const UNREACHED: &str = "the upstream application could not be reached";
 const INVALID: &str = "the upstream application sent an invalid response";
 const LATE: &str = "the upstream application did not respond in time";
@@ -119,10 +118,10 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
         502 => "Bad Gateway",
         504 => "Gateway Timeout",
         _ => "Internal Server Error",
@@ -146,7 +145,9 @@ impl Refusal {
             }
             Self::HeadersTooLarge => (431, "headers_too_large", "", http),
             Self::InternalError => (500, "internal_error", "", http),
-            Self::NotImplemented => (501, "not_implemented", PLAIN_HTTP, http),
+            Self::PayloadTooLarge => {
+                (413, "payload_too_large", "", RefusalEvent::Blocked("body_size"))
+            }
             Self::UpstreamUnavailable(_) => {
                 (502, "upstream_unavailable", UNREACHED, RefusalEvent::UpstreamUnavailable)
             }
@@ -188,8 +189,16 @@ pub struct ErrorBody<'a> {
 }
 
 impl Answer {
-    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
-    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
+    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here;
+    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        request_id: &str,
+        head_only: bool,
+        close: bool,
+        policy_lines: &[u8],
+    ) {
         let body =
             ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
         // A body of fixed texts and a checked identifier always serialises.
@@ -207,10 +216,11 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
-            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
         ] {
             out.extend_from_slice(part.as_bytes());
         }
+        out.extend_from_slice(policy_lines);
+        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
         if !head_only {
             out.extend_from_slice(&body);
         }
@@ -274,7 +284,7 @@ mod tests {
             Refusal::UnsupportedWebSocketVersion,
             Refusal::HeadersTooLarge,
             Refusal::InternalError,
-            Refusal::NotImplemented,
+            Refusal::PayloadTooLarge,
             Refusal::UpstreamUnavailable(Unavailable::Refused),
             Refusal::UpstreamInvalidResponse("text"),
             Refusal::UpstreamTimeout { timeout_ms: 1 },
@@ -290,7 +300,7 @@ mod tests {
                 | Refusal::UnsupportedWebSocketVersion
                 | Refusal::HeadersTooLarge
                 | Refusal::InternalError
-                | Refusal::NotImplemented
+                | Refusal::PayloadTooLarge
                 | Refusal::UpstreamUnavailable(_)
                 | Refusal::UpstreamInvalidResponse(_)
                 | Refusal::UpstreamTimeout { .. } => {}
@@ -322,13 +332,13 @@ mod tests {
     #[test]
     fn the_body_leaves_empty_members_out_and_head_has_none() {
         let mut out = Vec::new();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true);
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true, b"");
         let text = String::from_utf8_lossy(&out).into_owned();
         let body = "{\"error\":\"request_timeout\",\"status\":408,\"request_id\":\"req_A\"}\n";
         assert!(text.ends_with(&format!("Connection: close\r\n\r\n{body}")), "{text}");
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
         out.clear();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, true);
-        assert!(out.ends_with(b"\r\n\r\n"));
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, false, b"X: y\r\n");
+        assert!(out.ends_with(b"\r\nX-Request-ID: req_A\r\nX: y\r\n\r\n"));
     }
 }

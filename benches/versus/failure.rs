@@ -18,6 +18,11 @@ pub(crate) enum Failure {
         /// Start of what came instead.
         answer: String,
     },
+    /// The client side got something else than the plain answer it asked for.
+    Answer {
+        /// What came instead, its start.
+        start: String,
+    },
     /// Bytes arrived that were not sent, or in another order.
     Corrupt {
         /// On which kind of connection.
@@ -68,6 +73,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Io { doing, error } => write!(out, "{doing}: {error}"),
             Self::Handshake { answer } => write!(out, "no valid 101: {answer:?}"),
+            Self::Answer { start } => write!(out, "not the 200 asked for: {start:?}"),
             Self::Corrupt { kind, at } => write!(out, "wrong bytes on {kind} at {at}"),
             Self::Ended { kind } => write!(out, "{kind} ended by itself"),
             Self::Late { waiting_for } => write!(out, "waited too long for {waiting_for}"),

@@ -23,6 +23,11 @@ pub(crate) enum Work {
     },
     /// Many tunnels that were used once.
     Idle,
+    /// Plain requests on connections that stay open.
+    Requests {
+        /// Length of each answer's content.
+        answer_bytes: u64,
+    },
     /// Few small messages, alone and beside a bulk tunnel.
     Latency,
 }
@@ -57,7 +62,7 @@ const fn bulk(name: &'static str, heading: &'static str, to_client: bool, tunnel
 }
 
 /// All rows in the order of the report.
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 14] = [
     Row {
         name: "handshake",
         heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
@@ -80,6 +85,16 @@ pub(crate) const ROWS: [Row; 12] = [
     bulk("bulk-up-1", "Bulk client → upstream, 1 tunnel", false, 1),
     bulk("bulk-up-8", "Bulk client → upstream, 8 tunnels", false, 8),
     bulk("bulk-up-32", "Bulk client → upstream, 32 tunnels", false, 32),
+    Row {
+        name: "http-1k",
+        heading: "Plain HTTP: 64 clients that keep their connections, GET, answers of 1 kB",
+        work: Work::Requests { answer_bytes: 1_000 },
+    },
+    Row {
+        name: "http-1m",
+        heading: "Plain HTTP: 64 clients that keep their connections, GET, answers of 1 MB",
+        work: Work::Requests { answer_bytes: 1_000_000 },
+    },
     Row {
         name: "idle",
         heading: "Memory of idle tunnels, each used for one echo",
@@ -115,6 +130,16 @@ impl Work {
                 figure("cpu_ms", "CPU ms per GB", true, 0),
                 figure("user_ms", "user ms", false, 0),
                 figure("gb_per_second", "GB/s", false, 2),
+                busy,
+            ],
+            Self::Requests { .. } => vec![
+                figure("cpu_us", "CPU µs per request", true, 1),
+                figure("user_us", "user µs", true, 1),
+                figure("per_cpu_second", "requests per CPU-second", false, 0),
+                figure("requests_per_second", "requests/s", false, 0),
+                figure("p50_us", "p50 µs", false, 0),
+                figure("p99_us", "p99 µs", false, 0),
+                figure("upstream_connections", "upstream connections", false, 0),
                 busy,
             ],
             Self::Idle => vec![

@@ -23,15 +23,22 @@ const UPSTREAM_PORT: u16 = 9000;
 const OPENING: u64 = 64;
 const ECHO_TUNNELS: u32 = 64;
 const LATENCY_TUNNELS: u32 = 8;
+/// Client connections with plain requests.
+const REQUEST_CLIENTS: u64 = 64;
 /// Nothing that is waited for takes this long.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Before anything is measured: TCP windows, pools, branch predictors.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// Content compared in full after the measured time.
+const CHECKED_BYTES: u64 = 10_000_000;
+/// After the last answer nothing may come for this long.
+const SILENCE: Duration = Duration::from_millis(50);
+
 /// How much is measured, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Extent {
-    /// Seconds measured per sample of echo, bulk and latency
+    /// Seconds measured per sample of echo, bulk, http and latency
     #[arg(long, default_value_t = 2.0, global = true)]
     pub(crate) seconds: f64,
     /// Handshakes measured per sample; the same number for every peer, because each may leave a port unusable for a while
@@ -188,6 +195,7 @@ impl Proxy {
             Work::Bulk { to_client: false, tunnels } => {
                 self.bulk(load, Purpose::Upload, tunnels, time)
             }
+            Work::Requests { answer_bytes } => self.requests(load, answer_bytes, time),
             Work::Idle => self.idle(load, extent.tunnels),
             Work::Latency => latency(load, time),
         }
@@ -232,14 +240,14 @@ impl Proxy {
         load.orders.ping = true;
         open_all(load, Purpose::Echo, ECHO_TUNNELS)?;
         load.run_for(WARM_UP)?;
-        load.orders.time_echoes = true;
+        load.orders.time_each = true;
         let before = load.counts().echoes;
         let measured = self.measure(|| load.run_for(time))?;
         let echoes = float(load.counts().echoes - before);
         let mut figures = measured.per(echoes, 1e3, "us");
         figures
             .insert("messages_per_second".to_owned(), 2.0 * echoes / measured.wall.as_secs_f64());
-        figures.extend(percentiles(load.take_echo_times(), ""));
+        figures.extend(percentiles(load.take_times(), ""));
         Ok(figures)
     }
 
@@ -260,6 +268,37 @@ impl Proxy {
         finish_bulk(load)?;
         let mut figures = measured.per(bytes / 1e9, 1e6, "ms");
         figures.insert("gb_per_second".to_owned(), bytes / 1e9 / measured.wall.as_secs_f64());
+        Ok(figures)
+    }
+
+    fn requests(
+        &self,
+        load: &mut Load,
+        answer_bytes: u64,
+        time: Duration,
+    ) -> Result<Figures, Failure> {
+        load.orders.ping = true;
+        for _ in 0..REQUEST_CLIENTS {
+            load.open_plain(answer_bytes)?;
+        }
+        load.run_until("the first answers", PATIENCE, |counts| counts.opened == REQUEST_CLIENTS)?;
+        load.run_for(WARM_UP)?;
+        load.orders.verify = false;
+        load.run_for(WARM_UP)?;
+        load.orders.time_each = true;
+        let before = load.counts().answers;
+        let measured = self.measure(|| load.run_for(time))?;
+        let answers = float(load.counts().answers - before);
+        let times = load.take_times();
+        finish_requests(load)?;
+        let mut figures = measured.per(answers, 1e3, "us");
+        figures.extend(percentiles(times, ""));
+        figures.extend([
+            ("per_cpu_second".to_owned(), answers * 1e9 / float(measured.cpu.scheduled_ns)),
+            ("requests_per_second".to_owned(), answers / measured.wall.as_secs_f64()),
+            ("requests".to_owned(), float(load.counts().served)),
+            ("upstream_connections".to_owned(), float(load.counts().upstreams_used)),
+        ]);
         Ok(figures)
     }
 
@@ -298,19 +337,19 @@ fn latency(load: &mut Load, time: Duration) -> Result<Figures, Failure> {
     load.orders.ping = true;
     open_all(load, Purpose::Echo, LATENCY_TUNNELS)?;
     load.run_for(WARM_UP)?;
-    load.orders.time_echoes = true;
+    load.orders.time_each = true;
     load.run_for(time)?;
-    let mut figures = percentiles(load.take_echo_times(), "_alone");
-    load.orders.time_echoes = false;
+    let mut figures = percentiles(load.take_times(), "_alone");
+    load.orders.time_each = false;
     open_all(load, Purpose::Download, 1)?;
     load.run_for(WARM_UP)?;
     load.orders.verify = false;
     load.run_for(WARM_UP)?;
-    load.orders.time_echoes = true;
+    load.orders.time_each = true;
     let (before, start) = (load.counts().sunk_bytes, Instant::now());
     load.run_for(time)?;
     let rate = float(load.counts().sunk_bytes - before) / 1e9 / start.elapsed().as_secs_f64();
-    figures.extend(percentiles(load.take_echo_times(), "_beside"));
+    figures.extend(percentiles(load.take_times(), "_beside"));
     figures.insert("bulk_gb_per_second".to_owned(), rate);
     figures.insert("p99_growth".to_owned(), figures["p99_beside_us"] / figures["p99_alone_us"]);
     finish_bulk(load)?;
@@ -331,10 +370,32 @@ fn finish_bulk(load: &mut Load) -> Result<(), Failure> {
     load.orders.verify = true;
     let verified = load.counts().verified_bytes;
     load.run_until("bulk to check", PATIENCE, |counts| {
-        counts.verified_bytes > verified + 10_000_000
+        counts.verified_bytes > verified + CHECKED_BYTES
     })?;
     load.orders.send = false;
     load.run_until("the last bytes", PATIENCE, |counts| counts.sunk_bytes == counts.sourced_bytes)
+}
+
+/// Checks the whole content of more answers, then that each request was answered once, by the application, and that nothing follows.
+fn finish_requests(load: &mut Load) -> Result<(), Failure> {
+    load.orders.time_each = false;
+    load.orders.verify = true;
+    let verified = load.counts().verified_bytes;
+    load.run_until("answers to check", PATIENCE, |counts| {
+        counts.verified_bytes > verified + CHECKED_BYTES
+    })?;
+    load.orders.ping = false;
+    load.run_until("the last answers", PATIENCE, |counts| counts.answers == counts.requests)?;
+    load.run_for(SILENCE)?;
+    let Counts { served, answers, .. } = *load.counts();
+    if served != answers {
+        return Err(Failure::Miscount {
+            counted: "plain requests",
+            begun: served,
+            finished: answers,
+        });
+    }
+    Ok(())
 }
 
 fn percentiles(mut times: Vec<Duration>, suffix: &str) -> Figures {

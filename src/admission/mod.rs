@@ -8,4 +8,6 @@
 )]
 
 pub mod address;
+pub mod paths;
 pub mod policy;
+pub mod security_headers;

@@ -71,19 +71,32 @@ pub(super) fn upstream_host(text: &str) -> Result<String, Problem> {
     valid_or(text, valid, "it is neither a name nor an IP address (IPv6 without brackets)")
 }
 
-/// A path for the probe.
+/// A path for the probe; empty is not set.
 pub(super) fn probe_path(text: &str) -> Result<String, Problem> {
-    let valid =
-        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let valid = text.is_empty()
+        || text.starts_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     valid_or(text, valid, "it must begin with / and contain visible ASCII characters only")
 }
 
-/// A prefix of `body_size.overrides`.
+/// A prefix of `body_size.overrides`, kept without a slash at its end. What no path can match (contract section 10.2) is a mistake: a limit that is never
+/// in force protects nothing.
 pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
     let valid =
         text.starts_with('/') && !text.chars().any(|c| c.is_control() || matches!(c, '?' | '#'));
+    let dots = |segment| matches!(segment, "." | "..");
+    let escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let never = text.contains("//")
+        || text.contains([';', '\\'])
+        || text.split('/').any(dots)
+        || text.split('%').skip(1).any(escape);
+    if valid && never {
+        let why = "no path matches it: write it decoded, without empty segments, dot segments, semicolon and backslash";
+        return Err(not_valid(text, why));
+    }
+    let without_slash = text.strip_suffix('/').filter(|prefix| !prefix.is_empty());
     valid_or(
-        text,
+        without_slash.unwrap_or(text),
         valid,
         "it must begin with / and contain no query, fragment or control character",
     )

@@ -10,6 +10,7 @@ mod mistakes;
 mod print;
 mod resolve;
 mod schema;
+mod sections;
 mod setting;
 mod settings;
 mod unimplemented;
@@ -34,6 +35,7 @@ use print::Secrets;
 use settings::Settings;
 
 pub use mistakes::Mistakes;
+pub use sections::{BodySize, BodySizeOverride, Hsts, Probe, SecurityHeaders};
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
@@ -74,6 +76,10 @@ pub struct Config {
     pub upstream_head_timeout: Option<Duration>,
     /// `log`
     pub log: Log,
+    /// `body_size`
+    pub body_size: BodySize,
+    /// `security_headers`
+    pub security_headers: SecurityHeaders,
     /// `telemetry` (or `metrics`)
     pub telemetry: Telemetry,
     /// `health.expose_version`
@@ -140,6 +146,8 @@ pub enum DriverChoice {
 pub struct Upstream {
     /// Where the application listens.
     pub target: UpstreamTarget,
+    /// `upstream.health`; `None` = no probe.
+    pub health: Option<Probe>,
 }
 
 /// Address of the application as written.
@@ -361,8 +369,13 @@ impl Config {
         Self {
             path,
             server: Server::from_settings(&settings),
-            upstream: Upstream { target: UpstreamTarget::from_settings(&settings) },
+            upstream: Upstream {
+                target: UpstreamTarget::from_settings(&settings),
+                health: Probe::from_settings(&settings),
+            },
             upstream_head_timeout: settings.timeout("resilience.timeout"),
+            body_size: BodySize::from_settings(&settings),
+            security_headers: SecurityHeaders::from_settings(&settings),
             log: Log::from_settings(&settings),
             telemetry: Telemetry {
                 enabled: settings.bool("telemetry.enabled")

@@ -31,6 +31,7 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     port(&mut settings);
     telemetry(&layers, &mut settings);
     upstream(&mut layers, &mut settings);
+    probe(&mut layers, &settings);
     let allowed = settings.list("allow_unsupported");
     unsupported::missing_protections(&layers.ignored, allowed, &mut layers.mistakes);
     warn(&layers, &mut warnings);
@@ -155,6 +156,15 @@ fn upstream(layers: &mut Layers, settings: &mut Settings) {
             Some(setting) => settings.values.insert(key, setting),
             None => settings.values.remove(key),
         };
+    }
+}
+
+fn probe(layers: &mut Layers, settings: &Settings) {
+    if settings.bool("upstream.health.enabled") && settings.text("upstream.health.path").is_empty()
+    {
+        let key = "upstream.health.enabled".to_owned();
+        let problem = Problem::RequiredWhen { key, value: "true" };
+        layers.mistakes.push(Mistake::new("upstream.health.path", problem));
     }
 }
 

@@ -114,7 +114,7 @@ const SCOPE_RULES: &[Field] = &[
     field("required_scopes", Kind::List(checks::filled_line), false),
 ];
 const BODY_SIZES: &[Field] = &[
-    field("path", Kind::Text(checks::path_prefix), true),
+    Field { unique: true, ..field("path", Kind::Text(checks::path_prefix), true) },
     field("max", Kind::Size { min: 0, max: u64::MAX, empty: true }, true),
 ];
 const CSP: Kind = Kind::List(checks::csp_source);

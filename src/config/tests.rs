@@ -8,6 +8,7 @@ mod plugins;
 mod printing;
 mod reload;
 mod schema;
+mod sections;
 mod types;
 mod unsupported;
 

@@ -16,11 +16,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("websocket.max_per_user", "0"),
     ("websocket.allowed_origins", "[]"),
     ("websocket.close_on_expiry", "false"),
-    ("body_size.max", "0"),
-    ("body_size.overrides", "[]"),
-    ("security_headers.enabled", "false"),
-    ("security_headers.suppress_via_header", "true"),
-    ("upstream.health.enabled", "false"),
     ("server.proxy_protocol", "false"),
 ];
 

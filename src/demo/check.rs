@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{self, Runtime};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -18,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{DemoError, Echo, EventLines};
+use super::{DemoError, Echo, EventLines, PAGE};
 
 /// Bound on each step; everything happens on this machine, so a healthy step takes milliseconds.
 const STEP_WAIT: Duration = Duration::from_secs(10);
@@ -44,15 +45,16 @@ pub fn self_check(
     let mut check = Check { echo, proxy, events, out, runtime };
     check.started()?;
     check.allowed()?;
+    check.page()?;
     check.refused(
-        "2. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
+        "3. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
         400,
         |request| {
             request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("short"))
         },
     )?;
     check.refused(
-        "3. An upgrade for WebSocket version 12. The proxy speaks version 13 and says so.",
+        "4. An upgrade for WebSocket version 12. The proxy speaks version 13 and says so.",
         426,
         |request| {
             request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"))
@@ -107,6 +109,16 @@ impl Check<'_> {
         self.tell_events("websocket.closed")
     }
 
+    fn page(&mut self) -> Result<(), DemoError> {
+        self.say("2. A plain request: the page of the application, through the same door.")?;
+        let answer = self.runtime.block_on(within("the page", page(self.proxy)))?;
+        if !answer.starts_with(b"HTTP/1.1 200 ") || !answer.ends_with(PAGE.as_bytes()) {
+            return Err(DemoError::Page);
+        }
+        self.say(&format!("   Status 200 and all {} bytes of the page.", PAGE.len()))?;
+        self.tell_events("request.proxied")
+    }
+
     fn refused<T>(
         &mut self,
         title: &str,
@@ -156,6 +168,15 @@ async fn connect(proxy: SocketAddr) -> Result<TcpStream, DemoError> {
     let stream = TcpStream::connect(proxy).await.map_err(DemoError::Connect)?;
     stream.set_nodelay(true).map_err(DemoError::Connect)?;
     Ok(stream)
+}
+
+async fn page(proxy: SocketAddr) -> Result<Vec<u8>, DemoError> {
+    let mut stream = connect(proxy).await?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {proxy}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(DemoError::Connect)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.map_err(DemoError::Connect)?;
+    Ok(answer)
 }
 
 fn upgrade_request(proxy: SocketAddr) -> Result<Request, DemoError> {

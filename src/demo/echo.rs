@@ -41,13 +41,6 @@ impl Echo {
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Acquire)
     }
-
-    /// Address of the demo page, whose script opens its WebSocket through `proxy`.
-    ///
-    /// The page comes straight from this upstream as long as the proxy relays upgrades only; behind the proxy the address is `http://{proxy}/`.
-    pub fn page_url(&self, proxy: SocketAddr) -> String {
-        format!("http://{}/?proxy={proxy}", self.addr)
-    }
 }
 
 impl Drop for Echo {

@@ -15,7 +15,7 @@ pub use check::self_check;
 pub use echo::{Echo, start_echo};
 pub use events::{EventLines, EventTee};
 
-/// The page for a browser. Its script opens a WebSocket to the host that its query names (`?proxy=host:port`), else to the host that served it.
+/// The page for a browser. Its script opens a WebSocket through the door that the page came through.
 pub const PAGE: &str = include_str!("page.html");
 
 /// Why the demo did not go as described.
@@ -50,6 +50,8 @@ pub enum DemoError {
         /// What was sent.
         sent: &'static str,
     },
+    /// The page did not come through the proxy.
+    Page,
     /// The connection did not close with the code and reason that were sent.
     Close,
     /// An event line that belongs to the step did not appear.
@@ -73,6 +75,7 @@ impl fmt::Display for DemoError {
             Self::Reached => f.write_str("a refused upgrade reached the application"),
             Self::Subprotocol => f.write_str("the subprotocol was not negotiated"),
             Self::Echo { sent } => write!(f, "the {sent} did not come back as it was sent"),
+            Self::Page => f.write_str("the page did not come through the proxy"),
             Self::Close => {
                 f.write_str("the connection did not close with the code and reason that were sent")
             }

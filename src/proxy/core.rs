@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ use slab::Slab;
 use super::connection;
 use super::driver::Mode;
 use super::pipe::PipePool;
-use super::stream::{Socket, set_liveness};
-use super::tunnels::{Tunnels, VISIT_SHARES, VISITS};
+use super::pool::{Pool, SWEEP_INTERVAL};
+use super::stream::{Socket, clear_liveness, set_liveness};
+use super::tunnels::{Tunnels, share_interval};
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::EventSender;
@@ -35,6 +36,12 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Connections that are accepted in a row before those that are open get their turn.
 const ACCEPT_BURST: usize = 64;
+
+/// Bursts that found an end, after which the others run in any case.
+const BURSTS_IN_A_ROW: u8 = 16;
+
+/// Bursts after the command to drain: as many as the longest backlog has, so that newcomers cannot keep the listener open.
+const LAST_BURSTS: usize = 1024;
 
 /// Pause of the accept loop when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -79,6 +86,7 @@ pub(crate) struct Core {
     pub(crate) events: EventSender,
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) pipes: PipePool,
+    pub(crate) pool: Pool,
     pub(crate) tunnels: Tunnels,
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
     policy: RefCell<Reader<Policy>>,
@@ -150,6 +158,7 @@ pub async fn run(
         events: parts.events,
         scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
         pipes: PipePool::default(),
+        pool: Pool::default(),
         tunnels: Tunnels::default(),
         buffers: RefCell::default(),
         policy: RefCell::new(policy),
@@ -158,11 +167,14 @@ pub async fn run(
         open: Cell::new(0),
         all_closed: Notice::default(),
     });
-    monoio::spawn(keep_liveness(Rc::clone(&core)));
+    listener.set_nonblocking(true)?;
+    let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
+    monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
+    monoio::spawn(keep_pool(Rc::clone(&core)));
     if core.turns.is_some() {
         monoio::spawn(give_turns(Rc::clone(&core)));
     }
-    let time = serve_until_drain(&core, listener, &commands).await?;
+    let time = serve_until_drain(&core, listener, &commands).await;
     Ok(drain(&core, time).await)
 }
 
@@ -178,26 +190,37 @@ pub fn prepare_listener(listener: impl AsFd, dead_peer_after: Option<Duration>) 
 
 async fn serve_until_drain(
     core: &Rc<Core>,
-    listener: TcpListener,
+    listener: Rc<Socket>,
     commands: &flume::Receiver<Command>,
-) -> io::Result<Duration> {
-    listener.set_nonblocking(true)?;
-    let listener = Socket::adopt(OwnedFd::from(listener))?;
+) -> Duration {
     let mut commanded = pin!(commands.recv_async());
+    let mut bursts: u8 = 0;
     loop {
-        match select(pin!(listener.readable()), commanded.as_mut()).await {
-            Either::Left((ready, _)) => {
-                ready?;
-                if let Accepted::Exhausted = accept_burst(core, &listener) {
-                    monoio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-            }
-            Either::Right((command, _)) => {
+        // The command first: a full backlog is always ready.
+        match select(commanded.as_mut(), pin!(listener.readable())).await {
+            Either::Left((command, _)) => {
                 // What the kernel has already accepted is served; a closed listener would reset it.
-                while let Accepted::More = accept_burst(core, &listener) {}
+                for _ in 0..LAST_BURSTS {
+                    let Accepted::More = accept_burst(core, &listener) else { break };
+                }
                 // The sender is gone only when the process ends without a drain.
                 let Command::Drain(time) = command.unwrap_or(Command::Drain(Duration::ZERO));
-                return Ok(time);
+                return time;
+            }
+            Either::Right((ready, _)) => {
+                if let Err(error) = &ready {
+                    tracing::warn!(%error, "waiting for connections failed");
+                }
+                bursts = bursts.wrapping_add(1);
+                match ready.map_or(Accepted::Exhausted, |()| accept_burst(core, &listener)) {
+                    Accepted::More => core.let_others_run().await,
+                    // Newcomers one by one may keep the wait from suspending, too.
+                    Accepted::All if bursts.is_multiple_of(BURSTS_IN_A_ROW) => {
+                        core.let_others_run().await;
+                    }
+                    Accepted::All => {}
+                    Accepted::Exhausted => monoio::time::sleep(EXHAUSTED_PAUSE).await,
+                }
             }
         }
     }
@@ -262,15 +285,31 @@ fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
     }
 }
 
-/// Visits the open tunnels again and again; see `tunnels`.
-async fn keep_liveness(core: Rc<Core>) {
+/// Visits the open tunnels again and again; see `tunnels`. What new connections inherit follows a reload, too.
+async fn keep_liveness(core: Rc<Core>, listener: Weak<Socket>) {
+    let mut inherited = core.policy().config.server.dead_peer_after;
     loop {
-        let Some(after) = core.policy().config.server.dead_peer_after else {
-            monoio::time::sleep(Duration::from_secs(5)).await;
-            continue;
-        };
-        monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
+        let after = core.policy().config.server.dead_peer_after;
+        if after != inherited
+            && let Some(listener) = listener.upgrade()
+        {
+            // Without it a connection gets the new value when it is a tunnel, at its first visit.
+            let _ = match after {
+                Some(after) => set_liveness(listener.fd(), after),
+                None => clear_liveness(listener.fd()),
+            };
+            inherited = after;
+        }
+        monoio::time::sleep(share_interval(after)).await;
         core.tunnels.visit_share(clock::now(), after);
+    }
+}
+
+/// Closes idle upstream connections that ended or are idle too long.
+async fn keep_pool(core: Rc<Core>) {
+    loop {
+        monoio::time::sleep(SWEEP_INTERVAL).await;
+        core.pool.sweep(&core.policy().addresses, clock::now());
     }
 }
 
@@ -410,3 +449,6 @@ async fn give_turns(core: Rc<Core>) {
         waiting.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,26 @@
 //! The upstream's part of an upgrade: connect, send the head, read the answer, and open only on a checked 101.
 //! A connection made here carries this one upgrade; it was never in a pool and never goes into one.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
-use super::connection::Attempt;
+use super::content::{Pauses, Transfer};
 use super::core::Core;
-use super::exchange;
+use super::exchange::{INTERIM_ANSWERS_MAX, relay_answer};
 use super::head_buffer::{HeadBuffer, ResponseEnd, read_response_head};
+use super::judge::Attempt;
+use super::relay::Waiting;
 use super::stream::{Socket, deadline_after, set_liveness};
 use super::upstream::{Connected, connect};
 use crate::admission::policy::{Addresses, Policy};
 use crate::refusal::{Refusal, Unavailable};
-use crate::wire::answer::{Recipient, write_final, write_switching};
+use crate::wire::answer::{ContentFraming, Recipient, write_final, write_switching};
 use crate::wire::head::Version;
-use crate::wire::response::{ResponseError, ResponseHead};
+use crate::wire::response::{BodyFraming, ResponseError, ResponseHead};
 
 /// How often a client that sent more than fits is asked whether it is still there.
 const HANG_UP_CHECK: Duration = Duration::from_millis(250);
@@ -25,18 +28,21 @@ const HANG_UP_CHECK: Duration = Duration::from_millis(250);
 /// For so long a client may leave unnoticed while the upstream is asked.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
-/// Interim answers that are skipped before the final one.
-const INTERIM_ANSWERS_MAX: usize = 16;
-
 /// Bytes that a client may send ahead of the 101; beyond them the client's socket is not read.
 const EARLY_BYTES_MAX: usize = 64 * 1024;
 
 /// How the attempt ended.
-pub(crate) enum Outcome {
-    /// The 101 is with the client and everything that came early is with its receiver.
-    Opened { upstream: Socket, upstream_is_tcp: bool, answer_bytes: u64, early: Early },
+pub(crate) enum Opening {
+    /// The 101 is with the client. What came early is with its receiver, or waits for it.
+    Opened {
+        upstream: Socket,
+        upstream_is_tcp: bool,
+        answer_bytes: u64,
+        early: Early,
+        waiting: Option<Box<Waiting>>,
+    },
     /// Another answer was relayed, whole or cut off.
-    Declined { status: u16, answer_bytes: u64 },
+    Declined { status: u16, answer_bytes: u64, is_whole: bool },
     /// The client is gone.
     ClientLeft,
     /// The upstream gave no answer that could be relayed.
@@ -53,7 +59,15 @@ pub(crate) struct Early {
 /// The final answer of the upstream, as it goes to the client.
 enum Answer {
     Switching(Vec<u8>),
-    Other(exchange::Answer),
+    Other(Declining),
+}
+
+/// An answer that opens no tunnel.
+struct Declining {
+    status: u16,
+    head: Vec<u8>,
+    body: BodyFraming,
+    framing: ContentFraming,
 }
 
 /// Tries to open the tunnel. `early` holds what the client sent after its head and takes what it sends meanwhile.
@@ -63,7 +77,7 @@ pub(crate) async fn open(
     client: &Socket,
     attempt: &Attempt,
     early: &mut HeadBuffer<'_>,
-) -> Outcome {
+) -> Opening {
     let mut received = HeadBuffer::new(&core.buffers);
     let asked = {
         let mut upstream_side = pin!(ask_upstream(core, policy, attempt, &mut received));
@@ -73,50 +87,96 @@ pub(crate) async fn open(
             Ok(asked) => asked,
             Err(_) => match select(upstream_side, pin!(client_leaves(client, early))).await {
                 Either::Left((asked, _)) => asked,
-                Either::Right(_) => return Outcome::ClientLeft,
+                Either::Right(_) => return Opening::ClientLeft,
             },
         }
     };
-    let patience = policy.config.server.write_timeout;
     match asked {
-        Ok((upstream, Answer::Switching(mut answer))) => {
-            let answer_bytes = answer.len() as u64;
-            answer.extend_from_slice(received.filled());
-            if client.send_all(&answer, patience).await.is_err() {
-                return Outcome::ClientLeft;
-            }
-            if upstream.send_all(early.filled(), patience).await.is_err() {
-                // The tunnel was open and bytes of it are lost: nothing may follow them.
-                upstream.shutdown_both();
-                upstream.reset_on_close();
-            }
-            let upstream_is_tcp = matches!(policy.addresses, Addresses::Tcp(_));
-            let early = Early {
-                to_upstream_bytes: early.filled().len() as u64,
-                to_client_bytes: received.filled().len() as u64,
-            };
-            Outcome::Opened { upstream, upstream_is_tcp, answer_bytes, early }
+        Ok((upstream, Answer::Switching(head))) => {
+            switch(policy, client, upstream, &head, early, &received).await
         }
         Ok((upstream, Answer::Other(answer))) => {
-            // A tunnel gets its liveness at its first visit; an answer that pauses has none but this.
-            if let (Addresses::Tcp(_), Some(after)) =
-                (&policy.addresses, policy.config.server.dead_peer_after)
-            {
-                // Fails only on a socket that is about to end by itself.
-                let _ = set_liveness(upstream.fd(), after);
-            }
-            let (status, answer_bytes) = Box::pin(exchange::relay_answer(
-                &upstream,
-                client,
-                answer,
-                received.filled(),
-                patience,
-            ))
-            .await;
-            Outcome::Declined { status, answer_bytes }
+            let declined = decline(core, policy, client, &upstream, answer, &mut received);
+            Box::pin(declined).await
         }
-        Err(refusal) => Outcome::Refused(refusal),
+        Err(refusal) => Opening::Refused(refusal),
     }
+}
+
+/// Sends the 101 and, as far as they are taken at once, the bytes that came early on both sides. The rest of them is the
+/// relay's, because no timer runs after the 101.
+async fn switch(
+    policy: &Policy,
+    client: &Socket,
+    upstream: Socket,
+    head: &[u8],
+    early: &HeadBuffer<'_>,
+    received: &HeadBuffer<'_>,
+) -> Opening {
+    let answer = [head, received.filled()].concat();
+    let mut sent_bytes = client.try_send(&answer).unwrap_or(0);
+    if sent_bytes < head.len() {
+        let rest = head.get(sent_bytes..).unwrap_or_default();
+        if client.send_all(rest, policy.config.server.write_timeout).await.is_err() {
+            return Opening::ClientLeft;
+        }
+        sent_bytes = head.len();
+    }
+    let to_client_bytes = sent_bytes - head.len();
+    // A failure shows again in the relay, which knows what it means.
+    let to_upstream_bytes = match early.filled() {
+        [] => 0,
+        bytes => upstream.try_send(bytes).unwrap_or(0),
+    };
+    let waiting = Waiting {
+        to_upstream: early.filled().get(to_upstream_bytes..).unwrap_or_default().into(),
+        to_client: received.filled().get(to_client_bytes..).unwrap_or_default().into(),
+    };
+    let is_empty = waiting.to_upstream.is_empty() && waiting.to_client.is_empty();
+    Opening::Opened {
+        upstream,
+        upstream_is_tcp: matches!(policy.addresses, Addresses::Tcp(_)),
+        answer_bytes: head.len() as u64,
+        early: Early {
+            to_upstream_bytes: to_upstream_bytes as u64,
+            to_client_bytes: to_client_bytes as u64,
+        },
+        waiting: (!is_empty).then(|| Box::new(waiting)),
+    }
+}
+
+/// Relays another answer than a 101; the client's connection ends after it.
+async fn decline(
+    core: &Core,
+    policy: &Policy,
+    client: &Socket,
+    upstream: &Socket,
+    answer: Declining,
+    received: &mut HeadBuffer<'_>,
+) -> Opening {
+    // A tunnel gets its liveness at its first visit; an answer that pauses has none but this.
+    if let (Addresses::Tcp(_), Some(after)) =
+        (&policy.addresses, policy.config.server.dead_peer_after)
+    {
+        // Fails only on a socket that is about to end by itself.
+        let _ = set_liveness(upstream.fd(), after);
+    }
+    let sent_bytes = Cell::new(0);
+    let transfer = Transfer {
+        core,
+        from: upstream,
+        to: client,
+        pauses: Pauses::While(client),
+        patience: policy.config.server.write_timeout,
+        sent_bytes: &sent_bytes,
+    };
+    let Declining { status, head, body, framing } = answer;
+    let is_whole = relay_answer(&transfer, head, body, framing, received).await.is_ok();
+    if !is_whole {
+        client.reset_on_close();
+        upstream.reset_on_close();
+    }
+    Opening::Declined { status, answer_bytes: sent_bytes.get(), is_whole }
 }
 
 /// Completes when the client closes or resets. Holds what it sends, up to a bound.
@@ -188,7 +248,8 @@ async fn read_answer(
             let to = Recipient { version: Version::Http11, close: true };
             let mut out = Vec::with_capacity(head_bytes + 512);
             write_final(&mut out, &head, body, to, &policy.answer_headers);
-            Answer::Other(exchange::Answer { status: head.status, head: out, body })
+            let framing = ContentFraming::of(body, to.version);
+            Answer::Other(Declining { status: head.status, head: out, body, framing })
         };
         received.consume(head_bytes);
         return Ok(answer);

@@ -3,13 +3,13 @@
 
 use std::cell::RefCell;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::stream::Socket;
+use super::stream::{Socket, deadline_after};
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::wire::head::{HeadError, HeadScanner};
@@ -42,9 +42,7 @@ impl<'p> HeadBuffer<'p> {
 
     /// Receives more, growing up to `bytes_max`. 0 is the end of input, `ENOBUFS` means full, `EAGAIN` nothing yet.
     pub(crate) fn receive(&mut self, from: &Socket, bytes_max: usize) -> Result<usize, Errno> {
-        if self.bytes.is_empty() {
-            self.bytes = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; FIRST_BYTES]);
-        }
+        self.take_memory();
         if self.filled == self.bytes.len() {
             if self.filled >= bytes_max {
                 return Err(Errno::NOBUFS);
@@ -54,6 +52,36 @@ impl<'p> HeadBuffer<'p> {
         let received = from.try_recv(self.bytes.get_mut(self.filled..).unwrap_or_default())?;
         self.filled += received;
         Ok(received)
+    }
+
+    /// Moves the first bytes, at most `bytes_max`, to the end of `out`; returns how many.
+    pub(crate) fn take_into(&mut self, out: &mut Vec<u8>, bytes_max: u64) -> usize {
+        let bytes = usize::try_from(bytes_max).map_or(self.filled, |most| most.min(self.filled));
+        out.extend_from_slice(self.filled().get(..bytes).unwrap_or_default());
+        self.consume(bytes);
+        bytes
+    }
+
+    /// Adds bytes that were received elsewhere.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.take_memory();
+        let end = self.filled + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(room) = self.bytes.get_mut(self.filled..end) {
+            room.copy_from_slice(bytes);
+            self.filled = end;
+        }
+    }
+
+    fn take_memory(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; FIRST_BYTES]);
+        }
     }
 
     /// Drops the first bytes.
@@ -104,9 +132,9 @@ pub(crate) async fn read_request_head(
     let policy = core.policy();
     let server = &policy.config.server;
     let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let limit =
-        |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
     let mut begun = first || !buffer.filled().is_empty();
+    // Between two requests there is nothing to receive yet.
+    let mut wait_first = !begun;
     let mut deadline = None;
     let mut armed = false;
     loop {
@@ -115,7 +143,12 @@ pub(crate) async fn read_request_head(
             Ok(None) => {}
             Err(error) => return Err(HeadEnd::Refused(error.into())),
         }
-        match buffer.receive(client, server.max_header_bytes) {
+        let received = if std::mem::take(&mut wait_first) {
+            Err(Errno::AGAIN)
+        } else {
+            buffer.receive(client, server.max_header_bytes)
+        };
+        match received {
             Ok(0) => return Err(HeadEnd::Left),
             Ok(_) => {
                 armed &= begun;
@@ -123,10 +156,8 @@ pub(crate) async fn read_request_head(
             }
             Err(Errno::AGAIN) => {
                 if !armed {
-                    deadline = limit(
-                        clock::now(),
-                        if begun { server.read_timeout } else { server.idle_timeout },
-                    );
+                    let time = if begun { server.read_timeout } else { server.idle_timeout };
+                    deadline = deadline_after(time);
                     armed = true;
                 }
                 buffer.release_if_empty();

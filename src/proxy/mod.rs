@@ -8,16 +8,21 @@
 )]
 
 mod connection;
+mod content;
 pub mod core;
 pub mod driver;
 mod exchange;
 mod facts;
 mod handshake;
 mod head_buffer;
+mod judge;
+mod mover;
 mod own_endpoint;
 mod panic;
 mod pipe;
+mod pool;
 mod relay;
+mod report;
 mod stream;
 mod tunnels;
 mod upstream;

@@ -1,37 +1,30 @@
-//! Moves the bytes of an open tunnel in both directions until it ends. Knows nothing of logs, users, policy or HTTP.
+//! Relays an open tunnel in both directions until it ends. Knows nothing of logs, users, policy or HTTP.
 //!
-//! A direction waits for readiness without a buffer, receives into the core's one scratch buffer and sends at once.
-//! What the peer does not take is copied into an owned remainder, and nothing more is received until it is gone. A
-//! direction that keeps filling the buffer is bulk: its bytes move by `splice(2)` through a pooled pipe.
+//! A direction waits for readiness without a buffer and then moves what is there (see `mover`). What the other side does
+//! not take is held, and nothing more is received until it is gone.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::pipe::Lease;
-use super::stream::{Fault, Socket};
+use super::mover::{Course, Failed, Held, Mover, Turn};
+use super::stream::{Fault, Socket, errno};
 use super::tunnels::Tunnel;
 use crate::metrics::CloseReason;
 
-/// Reads in a row that fill the whole scratch buffer, after which a direction counts as bulk.
-const BULK_AFTER_READS: u8 = 3;
-
-/// A splice that moves less than this speaks against bulk.
-const BULK_MIN_BYTES: usize = 16 * 1024;
-
-/// A long bulk forgives as many small pieces as this exceeds [`BULK_AFTER_READS`].
-const BULK_PATIENCE_READS: u8 = 12;
-
-/// What one direction may move before every other tunnel of the core has had its turn.
-const TURN_BYTES: usize = 512 * 1024;
-
 /// Turns after which the others run in any case.
 const TURNS_IN_A_ROW: u8 = 64;
+
+/// Bytes that came before the relay began and that their receiver did not take yet. They go first.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) to_upstream: Box<[u8]>,
+    pub(crate) to_client: Box<[u8]>,
+}
 
 /// How the relay of one tunnel went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,33 +70,18 @@ struct OneWay<'t> {
     moved_bytes: Cell<u64>,
     /// Bytes that were received wait for room at the other side.
     flushing: Cell<bool>,
-    full_reads: Cell<u8>,
+    mover: Mover,
 }
 
-/// What a turn ended with.
-enum Turn<'p> {
-    /// Nothing more to receive for now.
-    Empty,
-    /// The budget is used up; there is more.
-    Over,
-    /// The other side took only part.
-    Blocked(Held<'p>),
-    /// End of input.
-    Ended,
-}
-
-/// Bytes that were received and wait for room at the other side.
-enum Held<'p> {
-    Bytes(Box<[u8]>),
-    Pipe(Lease<'p>),
-}
+/// A flush under way.
+type Flush<'f> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'f>>;
 
 /// Relays until both directions have ended, one side fails, or the tunnel is ordered to end. On return nothing is in flight;
 /// the caller closes both sockets. After a failure the close of the other side will be a reset.
-pub(crate) async fn relay(core: &Core, tunnel: &Tunnel) -> Relayed {
+pub(crate) async fn relay(core: &Core, tunnel: &Tunnel, waiting: Option<Box<Waiting>>) -> Relayed {
     let up = OneWay::new(core, tunnel, Side::Client);
     let down = OneWay::new(core, tunnel, Side::Upstream);
-    let ended = run(tunnel, &up, &down).await;
+    let ended = run(tunnel, &up, &down, waiting).await;
     Relayed {
         to_upstream_bytes: up.moved_bytes.get(),
         to_client_bytes: down.moved_bytes.get(),
@@ -111,9 +89,15 @@ pub(crate) async fn relay(core: &Core, tunnel: &Tunnel) -> Relayed {
     }
 }
 
-async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason {
-    let mut upward = pin!(up.run());
-    let mut downward = pin!(down.run());
+async fn run(
+    tunnel: &Tunnel,
+    up: &OneWay<'_>,
+    down: &OneWay<'_>,
+    waiting: Option<Box<Waiting>>,
+) -> CloseReason {
+    let waiting = waiting.map(|waiting| *waiting).unwrap_or_default();
+    let mut upward = pin!(up.run(up.first(waiting.to_upstream)));
+    let mut downward = pin!(down.run(down.first(waiting.to_client)));
     let (mut up_over, mut down_over) = (false, false);
     let mut first_end = None;
     let outcome = poll_fn(|context| {
@@ -165,8 +149,8 @@ async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason
 
 impl<'t> OneWay<'t> {
     fn new(core: &'t Core, tunnel: &'t Tunnel, from_side: Side) -> Self {
-        let (moved_bytes, flushing, full_reads) = (Cell::new(0), Cell::new(false), Cell::new(0));
-        Self { core, tunnel, from_side, moved_bytes, flushing, full_reads }
+        let (moved_bytes, flushing) = (Cell::new(0), Cell::new(false));
+        Self { core, tunnel, from_side, moved_bytes, flushing, mover: Mover::default() }
     }
 
     fn from(&self) -> &'t Socket {
@@ -190,8 +174,20 @@ impl<'t> OneWay<'t> {
         }
     }
 
+    /// The flush of what waits already; its state is allocated only then.
+    fn first(&self, bytes: Box<[u8]>) -> Option<Flush<'_>> {
+        let held = Held::Bytes { bytes, sent: 0 };
+        match &held {
+            Held::Bytes { bytes, .. } if bytes.is_empty() => None,
+            _ => Some(Box::pin(self.flush(held))),
+        }
+    }
+
     /// Until the end of input was carried over, or an order to end came.
-    async fn run(&self) -> Result<(), Failure> {
+    async fn run(&self, first: Option<Flush<'_>>) -> Result<(), Failure> {
+        if let Some(flush) = first {
+            flush.await?;
+        }
         let mut turns: u8 = 0;
         while self.tunnel.ordered_to_end().is_none() {
             // Nothing of a turn is alive while the next one is waited for, which keeps an idle tunnel small.
@@ -211,140 +207,30 @@ impl<'t> OneWay<'t> {
                 self.core.let_others_run().await;
             }
             let ready = self.from().readable().await;
-            ready.map_err(|error| self.wait_failed(self.from_side, &error))?;
+            ready.map_err(|error| failed(self.from_side, errno(&error)))?;
         }
         Ok(())
     }
 
     /// Carries the end over to the other side.
     fn end_of_input(&self) -> Result<(), Failure> {
-        self.to().shutdown_write().map_err(|error| self.failed(self.to_side(), error))
+        self.to().shutdown_write().map_err(|error| failed(self.to_side(), error))
     }
 
-    /// Moves what is there, without blocking, until there is nothing more or the turn is over.
     fn turn(&self) -> Result<Turn<'t>, Failure> {
-        let mut turn_bytes = 0;
-        while turn_bytes < TURN_BYTES {
-            // An idle direction holds neither a buffer nor a pipe; a bulk one takes a pipe for its turn. Without
-            // descriptors for a pipe copying goes on.
-            let pipe = if self.full_reads.get() < BULK_AFTER_READS {
-                None
-            } else {
-                self.core.pipes.take().ok()
-            };
-            let step = match pipe {
-                Some(pipe) => self.splice(pipe, &mut turn_bytes)?,
-                None => self.copy(&mut turn_bytes)?,
-            };
-            if let Some(end) = step {
-                return Ok(end);
-            }
-        }
-        Ok(Turn::Over)
-    }
-
-    /// Receives and sends through the scratch buffer. `None`: there is more to do in this turn.
-    fn copy(&self, turn_bytes: &mut usize) -> Result<Option<Turn<'t>>, Failure> {
-        let mut scratch = self.core.scratch.borrow_mut();
-        let received = match self.from().try_recv(&mut scratch) {
-            Ok(0) => return Ok(Some(Turn::Ended)),
-            Ok(received) => received,
-            Err(Errno::AGAIN) => return Ok(Some(Turn::Empty)),
-            Err(error) => return Err(self.failed(self.from_side, error)),
-        };
-        let full = received == scratch.len();
-        if full {
-            self.full_reads.set(self.full_reads.get().saturating_add(1));
-        } else if received < BULK_MIN_BYTES {
-            self.full_reads.set(0);
-        }
-        let bytes = scratch.get(..received).unwrap_or_default();
-        let taken = self.send_now(bytes)?;
-        *turn_bytes += received;
-        if taken < received {
-            let rest = bytes.get(taken..).unwrap_or_default();
-            return Ok(Some(Turn::Blocked(Held::Bytes(rest.into()))));
-        }
-        // Less than a full buffer was all there was.
-        Ok(if full { None } else { Some(Turn::Empty) })
-    }
-
-    /// Moves bytes through a pipe. `None`: there is more to do in this turn.
-    fn splice(
-        &self,
-        mut pipe: Lease<'t>,
-        turn_bytes: &mut usize,
-    ) -> Result<Option<Turn<'t>>, Failure> {
-        while *turn_bytes < TURN_BYTES {
-            let received = match pipe.fill(self.from(), TURN_BYTES) {
-                Ok(0) => return Ok(Some(Turn::Ended)),
-                Ok(received) => received,
-                Err(Errno::AGAIN) => return Ok(Some(Turn::Empty)),
-                Err(Errno::INVAL) => {
-                    // A socket that cannot be spliced is copied.
-                    self.full_reads.set(0);
-                    return Ok(None);
-                }
-                Err(error) => return Err(self.failed(self.from_side, error)),
-            };
-            *turn_bytes += received;
-            if !self.empty_now(&mut pipe)? {
-                return Ok(Some(Turn::Blocked(Held::Pipe(pipe))));
-            }
-            // One small piece is an accident of scheduling; a stream of them is cheaper to copy.
-            let bulk = self.full_reads.get();
-            if received >= BULK_MIN_BYTES {
-                self.full_reads.set(bulk.saturating_add(1).min(BULK_PATIENCE_READS));
-            } else {
-                self.full_reads.set(bulk.saturating_sub(1));
-                if self.full_reads.get() < BULK_AFTER_READS {
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Sends what fits now.
-    fn send_now(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        let mut sent = 0;
-        while sent < bytes.len() {
-            match self.to().try_send(bytes.get(sent..).unwrap_or_default()) {
-                Ok(taken) => sent += taken,
-                Err(Errno::AGAIN) => break,
-                Err(error) => return Err(self.failed(self.to_side(), error)),
-            }
-        }
-        self.count(sent);
-        Ok(sent)
-    }
-
-    /// Empties the pipe as far as it goes now; true when nothing is left in it.
-    fn empty_now(&self, pipe: &mut Lease<'_>) -> Result<bool, Failure> {
-        while pipe.held_bytes() > 0 {
-            match pipe.empty(self.to()) {
-                Ok(moved) => self.count(moved),
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(error) => return Err(self.failed(self.to_side(), error)),
-            }
-        }
-        Ok(true)
+        let course = Course { core: self.core, from: self.from(), to: self.to() };
+        let mut all = u64::MAX;
+        let turn = self.mover.turn(&course, &mut all, |bytes| self.count(bytes));
+        turn.map_err(|error| self.move_failed(error))
     }
 
     /// Sends what is held as the other side takes it.
     async fn flush(&self, mut held: Held<'t>) -> Result<(), Failure> {
         self.flushing.set(true);
-        let mut sent = 0;
         loop {
-            self.to().writable().await.map_err(|error| self.wait_failed(self.to_side(), &error))?;
-            let done = match &mut held {
-                Held::Bytes(rest) => {
-                    sent += self.send_now(rest.get(sent..).unwrap_or_default())?;
-                    sent >= rest.len()
-                }
-                Held::Pipe(pipe) => self.empty_now(pipe)?,
-            };
-            if done {
+            self.to().writable().await.map_err(|error| failed(self.to_side(), errno(&error)))?;
+            let flushed = held.flush_now(self.to(), |bytes| self.count(bytes));
+            if flushed.map_err(|error| self.move_failed(error))? {
                 self.flushing.set(false);
                 return Ok(());
             }
@@ -361,12 +247,14 @@ impl<'t> OneWay<'t> {
         self.tunnel.sent(self.from_side == Side::Upstream);
     }
 
-    #[expect(clippy::unused_self, reason = "reads as: this direction failed at that side")]
-    fn failed(&self, side: Side, error: Errno) -> Failure {
-        Failure { side, fault: error.into() }
+    fn move_failed(&self, error: Failed) -> Failure {
+        match error {
+            Failed::From(error) => failed(self.from_side, error),
+            Failed::To(error) => failed(self.to_side(), error),
+        }
     }
+}
 
-    fn wait_failed(&self, side: Side, error: &io::Error) -> Failure {
-        self.failed(side, Errno::from_io_error(error).unwrap_or(Errno::IO))
-    }
+fn failed(side: Side, error: Errno) -> Failure {
+    Failure { side, fault: error.into() }
 }

@@ -159,6 +159,23 @@ impl Socket {
         rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
+    /// The failures that wait on two connections to be told, and takes them: whoever asks has to act on them. Nothing is
+    /// said of an orderly end.
+    pub(crate) fn take_failures(pair: [&Self; 2]) -> [Option<Fault>; 2] {
+        let mut polled =
+            pair.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty()));
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut polled, Some(&now)).unwrap_or(0) == 0 {
+            return [None, None];
+        }
+        polled.map(|polled| {
+            // Asked only then: without a failure the kernel would tell of a route that was lost for a moment instead.
+            let failed = polled.revents().contains(PollFlags::ERR);
+            let error = failed.then(|| sockopt::socket_error(&polled)).and_then(Result::ok)?;
+            error.err().map(Fault::from)
+        })
+    }
+
     /// Ends our direction; the other goes on.
     pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
         rustix::net::shutdown(self.fd(), Shutdown::Write)
@@ -184,12 +201,6 @@ impl Socket {
         };
         // The time being over is as good an end as any.
         let _ = monoio::time::timeout(LINGER, discard).await;
-    }
-
-    /// Ends both directions: what is tried afterwards fails.
-    pub(crate) fn shutdown_both(&self) {
-        // Fails only on a connection that is gone, which is what is wanted.
-        let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
     }
 
     /// Makes the coming close a reset (socket(7), `SO_LINGER`).
@@ -245,6 +256,12 @@ pub(crate) fn set_liveness(fd: impl std::os::fd::AsFd, after: Duration) -> rusti
     sockopt::set_tcp_keepintvl(&fd, (after / 8).clamp(second, longest))?;
     set_user_timeout(&fd, after)?;
     sockopt::set_socket_keepalive(&fd, true)
+}
+
+/// Undoes [`set_liveness`].
+pub(crate) fn clear_liveness(fd: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
+    sockopt::set_tcp_user_timeout(&fd, 0)?;
+    sockopt::set_socket_keepalive(&fd, false)
 }
 
 /// Sets `TCP_USER_TIMEOUT` alone.

@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod content;
 pub mod field;
 pub mod forward;
 pub mod head;

@@ -172,8 +172,6 @@ fn a_protection_that_cannot_be_given_stops_the_start() {
         ("plugins:\n  user-management:\n    enabled: true\n", "user-management"),
         ("websocket:\n  max_per_ip: 5\n", "websocket.max_per_ip"),
         ("ip_filter:\n  enabled: true\n", "ip_filter.enabled"),
-        ("security_headers:\n  enabled: true\n", "security_headers.enabled"),
-        ("upstream:\n  health:\n    enabled: true\n", "upstream.health.enabled"),
         (
             "server:\n  proxy_protocol: true\n  trusted_proxies: [10.0.0.0/8]\n",
             "server.proxy_protocol",

@@ -388,21 +388,34 @@ pub(crate) fn is_consumed_within(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> bool {
-    let line_start = format!("{} {} ", table_form(local), table_form(remote));
     let deadline = Instant::now() + patience;
     loop {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-        let waiting = table.lines().any(|line| {
-            let line = line.split_once(": ").map_or("", |(_, rest)| rest);
-            let queues =
-                line.strip_prefix(line_start.as_str()).and_then(|rest| rest.split(' ').nth(1));
-            queues.is_some_and(|queues| !queues.ends_with(":00000000"))
-        });
+        let queues = table_field(local, remote, 1);
+        let waiting = queues.is_some_and(|queues| !queues.ends_with(":00000000"));
         if !waiting || Instant::now() >= deadline {
             return !waiting;
         }
         std::thread::yield_now();
     }
+}
+
+/// Whether the kernel keeps an idle connection alive at the end `local`; `None` while another timer runs there.
+pub(crate) fn is_kept_alive(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+    match table_field(local, remote, 2)?.split_once(':')?.0 {
+        "00" => Some(false),
+        "02" => Some(true),
+        _ => None,
+    }
+}
+
+/// A field of the row `local` ↔ `remote` in `/proc/net/tcp`, counted behind the addresses.
+fn table_field(local: SocketAddr, remote: SocketAddr, field: usize) -> Option<String> {
+    let line_start = format!("{} {} ", table_form(local), table_form(remote));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    table.lines().find_map(|line| {
+        let rest = line.split_once(": ")?.1.strip_prefix(line_start.as_str())?;
+        rest.split(' ').nth(field).map(str::to_owned)
+    })
 }
 
 /// An IPv4 address as `/proc/net/tcp` writes it.

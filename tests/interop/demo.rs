@@ -51,6 +51,7 @@ fn the_demo_goes_as_described() {
             "proxy.started",
             "request.proxied",
             "websocket.closed",
+            "request.proxied",
             "request.blocked",
             "request.blocked",
             "proxy.stopped"

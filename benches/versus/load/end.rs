@@ -8,13 +8,14 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::head::{self, Application};
+use super::plain::{Answer, Client};
 use super::{Close, Load, Purpose};
 use crate::failure::{Doing as _, Failure};
 
 /// Size of an echoed message.
 pub(crate) const MESSAGE_BYTES: usize = 64;
 /// No head is longer, on either side.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// A socket and what it is there for.
 pub(super) struct End {
@@ -30,8 +31,18 @@ pub(super) enum Role {
     Asking(Purpose, Vec<u8>),
     /// Client: a message and its echo.
     EchoClient(Exchange),
+    /// Client: connect has begun; what comes are plain requests for answers of this many bytes.
+    PlainConnecting(u64),
+    /// Client: a plain request and its answer.
+    Client(Client),
     /// Application: what has come of the request's head.
-    Asked(Vec<u8>),
+    Asked {
+        head: Vec<u8>,
+        /// The connection has carried a request before.
+        used_before: bool,
+    },
+    /// Application: a plain answer under way.
+    Answering(Answer),
     /// Application: sends back what it gets.
     EchoServer,
     /// Either: sends the pattern from this offset on.
@@ -41,7 +52,7 @@ pub(super) enum Role {
 }
 
 /// What becomes of an end after its event.
-enum Next {
+pub(super) enum Next {
     Keep(Role),
     Close,
 }
@@ -50,6 +61,20 @@ impl End {
     /// Whether its work can be long.
     pub(super) fn is_bulk(&self) -> bool {
         matches!(self.role, Role::Source(_) | Role::Sink(_))
+    }
+}
+
+impl Role {
+    /// Whether it stands before the proxy; of sources and sinks, which never end, nobody asks.
+    fn is_client(&self) -> bool {
+        matches!(
+            self,
+            Self::Connecting(_)
+                | Self::Asking(..)
+                | Self::EchoClient(_)
+                | Self::PlainConnecting(_)
+                | Self::Client(_)
+        )
     }
 }
 
@@ -101,13 +126,15 @@ impl Load {
         let Some(End { socket, role }) = self.ends.get_mut(slot).and_then(Option::take) else {
             return Ok(());
         };
-        let is_client =
-            matches!(role, Role::Connecting(_) | Role::Asking(..) | Role::EchoClient(_));
+        let is_client = role.is_client();
         let next = match role {
             Role::Connecting(purpose) => self.ask(slot, &socket, purpose)?,
             Role::Asking(purpose, head) => self.await_101(slot, &socket, purpose, head)?,
             Role::EchoClient(exchange) => self.take_echo(&socket, exchange)?,
-            Role::Asked(head) => self.grant(slot, &socket, head)?,
+            Role::PlainConnecting(answer_bytes) => self.begin_plain(slot, &socket, answer_bytes)?,
+            Role::Client(client) => self.take_answer(&socket, client)?,
+            Role::Asked { head, used_before } => self.grant(slot, &socket, head, used_before)?,
+            Role::Answering(answer) => self.send_answer(slot, &socket, answer)?,
             Role::EchoServer => self.echo(&socket)?,
             Role::Source(offset) => self.pour(slot, &socket, offset)?,
             Role::Sink(offset) => self.drain(&socket, offset)?,
@@ -140,7 +167,7 @@ impl Load {
         purpose: Purpose,
         mut head: Vec<u8>,
     ) -> Result<Next, Failure> {
-        let Some(bytes) = receive(socket, &mut self.scratch)? else {
+        let Some(bytes) = receive(socket, &mut self.scratch, RecvFlags::empty())? else {
             return Ok(Next::Keep(Role::Asking(purpose, head)));
         };
         head.extend_from_slice(&self.scratch[..bytes]);
@@ -173,7 +200,7 @@ impl Load {
                 Ok(Next::Keep(Role::EchoClient(exchange)))
             }
             Purpose::Download => {
-                self.pattern.check(0, early)?;
+                self.pattern.check("a bulk tunnel", 0, early)?;
                 self.counts.sunk_bytes += early.len() as u64;
                 self.counts.verified_bytes += early.len() as u64;
                 Ok(Next::Keep(Role::Sink(early.len() as u64)))
@@ -187,7 +214,7 @@ impl Load {
 
     /// Client: bytes of an echo.
     fn take_echo(&mut self, socket: &OwnedFd, mut exchange: Exchange) -> Result<Next, Failure> {
-        match receive(socket, &mut self.scratch)? {
+        match receive(socket, &mut self.scratch, RecvFlags::empty())? {
             None => return Ok(Next::Keep(Role::EchoClient(exchange))),
             Some(0) => {
                 return Err(Failure::Ended { kind: "an echo tunnel" });
@@ -195,8 +222,8 @@ impl Load {
             Some(bytes) => {
                 if let Some(time) = exchange.take(&self.scratch[..bytes])? {
                     self.counts.echoes += 1;
-                    if self.orders.time_echoes {
-                        self.echo_times.push(time);
+                    if self.orders.time_each {
+                        self.times.push(time);
                     }
                     if self.orders.ping {
                         exchange.begin(socket)?;
@@ -207,16 +234,25 @@ impl Load {
         Ok(Next::Keep(Role::EchoClient(exchange)))
     }
 
-    /// Application: a request, answered with the 101.
-    fn grant(&mut self, slot: usize, socket: &OwnedFd, mut head: Vec<u8>) -> Result<Next, Failure> {
-        match receive(socket, &mut self.scratch) {
-            Ok(None) => return Ok(Next::Keep(Role::Asked(head))),
+    /// Application: a request, answered with the 101 or with what a plain one asks for.
+    fn grant(
+        &mut self,
+        slot: usize,
+        socket: &OwnedFd,
+        mut head: Vec<u8>,
+        used_before: bool,
+    ) -> Result<Next, Failure> {
+        match receive(socket, &mut self.scratch, RecvFlags::empty()) {
+            Ok(None) => return Ok(Next::Keep(Role::Asked { head, used_before })),
             // A proxy may connect and think better of it, as the bare relay does while one waits for it to listen.
             Ok(Some(0)) | Err(_) => return Ok(Next::Close),
             Ok(Some(bytes)) => head.extend_from_slice(&self.scratch[..bytes]),
         }
         if head::end(&head).is_none() {
-            return Ok(Next::Keep(Role::Asked(head)));
+            return Ok(Next::Keep(Role::Asked { head, used_before }));
+        }
+        if let Some(next) = self.answer_plain(slot, socket, &head, used_before)? {
+            return Ok(next);
         }
         let Some((application, answer)) = head::answer(&head) else {
             return Err(Failure::Corrupt { kind: "a request head", at: 0 });
@@ -235,7 +271,7 @@ impl Load {
 
     /// Application: sends back what came. An end here is the client's doing; the client's end knows whether it is right.
     fn echo(&mut self, socket: &OwnedFd) -> Result<Next, Failure> {
-        match receive(socket, &mut self.scratch) {
+        match receive(socket, &mut self.scratch, RecvFlags::empty()) {
             Ok(None) => {}
             Ok(Some(0)) | Err(_) => return Ok(Next::Close),
             Ok(Some(bytes)) => send_all(socket, &self.scratch[..bytes], "send of an echo")?,
@@ -271,7 +307,7 @@ impl Load {
             Err(error) => return Err(error).doing("receive on a bulk tunnel"),
         };
         if self.orders.verify {
-            self.pattern.check(offset, &self.scratch[..bytes])?;
+            self.pattern.check("a bulk tunnel", offset, &self.scratch[..bytes])?;
             self.counts.verified_bytes += bytes as u64;
         }
         self.counts.sunk_bytes += bytes as u64;
@@ -280,8 +316,12 @@ impl Load {
 }
 
 /// Bytes read; zero at the end of the stream, `None` when there is nothing yet.
-fn receive(socket: &OwnedFd, scratch: &mut [u8]) -> Result<Option<usize>, Failure> {
-    match rustix::net::recv(socket, scratch, RecvFlags::empty()) {
+pub(super) fn receive(
+    socket: &OwnedFd,
+    scratch: &mut [u8],
+    flags: RecvFlags,
+) -> Result<Option<usize>, Failure> {
+    match rustix::net::recv(socket, scratch, flags) {
         Ok((_, bytes)) => Ok(Some(bytes)),
         Err(Errno::AGAIN) => Ok(None),
         Err(error) => Err(error).doing("receive"),
@@ -289,7 +329,7 @@ fn receive(socket: &OwnedFd, scratch: &mut [u8]) -> Result<Option<usize>, Failur
 }
 
 /// Sends what always fits into an empty socket buffer.
-fn send_all(socket: &OwnedFd, bytes: &[u8], doing: &'static str) -> Result<(), Failure> {
+pub(super) fn send_all(socket: &OwnedFd, bytes: &[u8], doing: &'static str) -> Result<(), Failure> {
     match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL).doing(doing)? {
         sent if sent == bytes.len() => Ok(()),
         _ => Err(Failure::Late { waiting_for: "room for a small message" }),

@@ -90,8 +90,9 @@ pub(crate) fn accepted(head: &[u8]) -> bool {
     })
 }
 
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.split("\r\n").skip(1).find_map(|line| {
+/// The first field of this name in a head.
+pub(super) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
         let (this, value) = line.split_once(':')?;
         this.eq_ignore_ascii_case(name).then(|| value.trim())
     })

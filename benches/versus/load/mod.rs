@@ -5,6 +5,7 @@
 mod end;
 pub(crate) mod head;
 mod pattern;
+mod plain;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -41,7 +42,7 @@ pub(crate) enum Close {
     Fin,
 }
 
-/// What a client connection is for.
+/// What a tunnel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Opened, closed, and opened again.
@@ -69,7 +70,7 @@ impl Purpose {
 pub(crate) struct Counts {
     /// Upgrades that the application granted.
     pub(crate) granted: u64,
-    /// Valid 101s that clients got.
+    /// Valid 101s that clients got, and first answers of clients with plain requests.
     pub(crate) opened: u64,
     /// Connections that clients closed on purpose.
     pub(crate) closed: u64,
@@ -79,6 +80,14 @@ pub(crate) struct Counts {
     pub(crate) upstreams: u64,
     /// Messages that came back as they were sent.
     pub(crate) echoes: u64,
+    /// Plain requests that clients sent.
+    pub(crate) requests: u64,
+    /// Plain requests that the application got.
+    pub(crate) served: u64,
+    /// Application ends on which such a request came.
+    pub(crate) upstreams_used: u64,
+    /// Whole answers that clients got as they asked for.
+    pub(crate) answers: u64,
     /// Bytes of the pattern given to the kernel.
     pub(crate) sourced_bytes: u64,
     /// Bytes of the pattern taken from the kernel.
@@ -96,13 +105,13 @@ pub(crate) struct Counts {
 pub(crate) struct Orders {
     /// A handshake that is done is followed by another.
     pub(crate) reopen: bool,
-    /// An echo that is done is followed by another.
+    /// An echo or answer that is done is followed by another.
     pub(crate) ping: bool,
-    /// The time of each echo is kept.
-    pub(crate) time_echoes: bool,
+    /// The time of each echo or answer is kept.
+    pub(crate) time_each: bool,
     /// Sources send.
     pub(crate) send: bool,
-    /// Sinks compare what they get; else the kernel drops it uncopied (`MSG_TRUNC`) and only its length counts.
+    /// Sinks and clients compare all they get; else the kernel drops it uncopied (`MSG_TRUNC`) and only its length counts.
     pub(crate) verify: bool,
 }
 
@@ -116,7 +125,7 @@ pub(crate) struct Load {
     scratch: Vec<u8>,
     pattern: Pattern,
     counts: Counts,
-    echo_times: Vec<Duration>,
+    times: Vec<Duration>,
     /// What the ends do next.
     pub(crate) orders: Orders,
 }
@@ -140,11 +149,11 @@ impl Load {
             scratch: vec![0; SCRATCH_BYTES],
             pattern: Pattern::new(),
             counts: Counts::default(),
-            echo_times: Vec::new(),
+            times: Vec::new(),
             orders: Orders {
                 reopen: false,
                 ping: false,
-                time_echoes: false,
+                time_each: false,
                 send: true,
                 verify: true,
             },
@@ -157,12 +166,21 @@ impl Load {
     }
 
     /// The times kept since the last call.
-    pub(crate) fn take_echo_times(&mut self) -> Vec<Duration> {
-        std::mem::take(&mut self.echo_times)
+    pub(crate) fn take_times(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.times)
     }
 
-    /// Begins one client connection.
+    /// Begins one tunnel.
     pub(crate) fn open(&mut self, purpose: Purpose) -> Result<(), Failure> {
+        self.connect(Role::Connecting(purpose))
+    }
+
+    /// Begins one client connection that carries plain requests for answers of `answer_bytes`.
+    pub(crate) fn open_plain(&mut self, answer_bytes: u64) -> Result<(), Failure> {
+        self.connect(Role::PlainConnecting(answer_bytes))
+    }
+
+    fn connect(&mut self, role: Role) -> Result<(), Failure> {
         let socket = socket()?;
         sockopt::set_tcp_nodelay(&socket, true).doing("TCP_NODELAY")?;
         match rustix::net::connect(&socket, &self.proxy) {
@@ -170,7 +188,7 @@ impl Load {
             Err(error) => return Err(error).doing("connect to the proxy"),
         }
         self.counts.clients += 1;
-        self.keep(End { socket, role: Role::Connecting(purpose) }, EventFlags::OUT)
+        self.keep(End { socket, role }, EventFlags::OUT)
     }
 
     /// Sends one message on every echo tunnel that waits for none.
@@ -250,7 +268,8 @@ impl Load {
                 Ok(socket) => {
                     sockopt::set_tcp_nodelay(&socket, true).doing("TCP_NODELAY")?;
                     self.counts.upstreams += 1;
-                    self.keep(End { socket, role: Role::Asked(Vec::new()) }, EventFlags::IN)?;
+                    let role = Role::Asked { head: Vec::new(), used_before: false };
+                    self.keep(End { socket, role }, EventFlags::IN)?;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::CONNABORTED | Errno::INTR) => {}

@@ -37,12 +37,17 @@ impl Pattern {
         &self.bytes[start..start + Self::PIECE_BYTES]
     }
 
-    /// Compares received bytes with the stream at `offset`.
-    pub(crate) fn check(&self, offset: u64, received: &[u8]) -> Result<(), Failure> {
+    /// Compares received bytes with the stream at `offset`; `kind` is the connection that a failure names.
+    pub(crate) fn check(
+        &self,
+        kind: &'static str,
+        offset: u64,
+        received: &[u8],
+    ) -> Result<(), Failure> {
         let mut at = offset;
         for chunk in received.chunks(Self::PIECE_BYTES) {
             if chunk != &self.piece(at)[..chunk.len()] {
-                return Err(Failure::Corrupt { kind: "a bulk tunnel", at });
+                return Err(Failure::Corrupt { kind, at });
             }
             at += chunk.len() as u64;
         }
