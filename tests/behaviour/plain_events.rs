@@ -323,6 +323,7 @@ fn failures_of_plain_requests_are_counted(driver: Driver) {
 fn heads_just_below_the_limit_cost_what_they_say(driver: Driver) {
     const CLIENTS: usize = 100;
     let upstream = Upstream::start();
+    // The clients are looked at one by one, which takes its time on a busy machine.
     let proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "600s").start();
     proxy.get("/_vibewarden/health");
     let before = proxy.process.resident_bytes();

@@ -335,7 +335,7 @@ fn one_empty_line_is_skipped(driver: Driver) {
 /// A118.
 fn a_plain_head_may_arrive_in_any_two_pieces(driver: Driver) {
     let application = Upstream::start().name_targets();
-    let proxy = Setup::new(driver, application.url()).start();
+    let proxy = Setup::new(driver, application.url()).set("server.read_timeout", "600s").start();
     let request = wire("PUT /p HTTP/1.1\r\n{H}X-A: \"b\"\r\nContent-Length: 3\r\n\r\nabc");
     let mut client = proxy.connect();
     for point in 1..request.len() {

@@ -404,7 +404,9 @@ fn too_many_interim_answers_are_502(driver: Driver) {
                 seen += 1;
             };
             assert_eq!(last, if count == 16 { 200 } else { 502 }, "{count} of {interim}");
-            assert!(if relayed { seen == 16 } else { seen == 0 }, "{seen} of {count} {interim}");
+            let most = if relayed { 16 } else { 0 };
+            assert!(seen <= most, "{seen} of {count} {interim}");
+            assert!(seen == most || count > 16, "{seen} of {count} {interim}");
             conn.fin();
             conn.wait_end();
         }

@@ -26,14 +26,23 @@ on_drivers!(
 
 const GET: &str = "GET /e HTTP/1.1\r\n{H}\r\n";
 
+/// Waits until the proxy has written the line of a request: then its upstream connection is free again.
+#[track_caller]
+fn settled(proxy: &Proxy, id: &str) {
+    proxy.wait_event(&format!("the line of {id}"), |event| event.request_id() == id);
+}
+
 /// A connection in the pool: one request of a client of its own has been answered on it.
 #[track_caller]
 fn pooled(proxy: &Proxy, upstream: &Upstream) -> Conn {
-    let mut client = proxy.sent(&wire("GET /first HTTP/1.1\r\n{H}\r\n"));
+    let mut client = proxy.connect();
+    let id = format!("pooled-{}", client.local().port());
+    client.send(&wire(format!("GET /first HTTP/1.1\r\n{{H}}X-Request-ID: {id}\r\n\r\n")));
     let mut conn = upstream.accept();
     assert_eq!(conn.read_request().target(), "/first");
     conn.send(ANSWER_KEPT);
     assert_eq!(client.read_response().body, b"ok");
+    settled(proxy, &id);
     conn
 }
 
@@ -74,6 +83,7 @@ fn connections_are_used_again(driver: Driver) {
         After::Keep
     });
     let proxy = Setup::new(driver, application.url()).set("server.workers", "1").start();
+    let mut count = 0;
     for _ in 0..5 {
         for request in [
             GET,
@@ -97,6 +107,11 @@ fn connections_are_used_again(driver: Driver) {
                     break;
                 }
             }
+            // One line each, after `proxy.started`.
+            count += 1;
+            eventually("the line of a request", || {
+                (proxy.event_count() == 1 + count).then_some(())
+            });
         }
     }
     assert_eq!(application.requests().len(), 55);
@@ -117,10 +132,13 @@ fn as_many_connections_as_requests_at_a_time(driver: Driver) {
         conn.send(ANSWER_KEPT);
         client.read_response();
     }
+    eventually("four lines", || (proxy.event_count() == 1 + 4).then_some(()));
     // All four are free now; four more requests at a time need no other.
     let mut clients: Vec<Peer> = (0..4).map(|_| proxy.sent(&wire(GET))).collect();
     for conn in &mut conns {
         conn.read_request();
+    }
+    for conn in &mut conns {
         conn.send(ANSWER_KEPT);
     }
     for client in &mut clients {
