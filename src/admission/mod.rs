@@ -8,4 +8,5 @@
 )]
 
 pub mod address;
+pub mod paths;
 pub mod policy;
