@@ -8,5 +8,7 @@
 )]
 
 pub mod address;
+pub mod credential;
+pub mod origin;
 pub mod paths;
 pub mod policy;

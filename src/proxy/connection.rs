@@ -177,6 +177,8 @@ fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected>
         return rejected(Refusal::NotImplemented, facts, false);
     };
     let forwarding = Forwarding {
+        target: None,
+        hidden_subprotocols: &[],
         client: origin.client,
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,
@@ -291,6 +293,13 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
             request,
             blocked_by,
             reason: answer.code,
+            status_code: answer.status,
+        }),
+        RefusalEvent::AuthDenied { mode, reason } => Some(Event::AuthDenied {
+            request,
+            detail: reason.detail(),
+            mode: mode.word(),
+            reason: reason.word(),
             status_code: answer.status,
         }),
         RefusalEvent::UpstreamUnavailable => {
