@@ -8,7 +8,9 @@
 )]
 
 pub mod address;
+pub mod api_key;
 pub mod credential;
 pub mod origin;
 pub mod paths;
 pub mod policy;
+pub mod roles;

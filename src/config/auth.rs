@@ -358,6 +358,11 @@ impl KeyHash {
         }
         Some(Self(hash))
     }
+
+    /// The 64 digits, in lower case.
+    pub fn to_hex(self) -> String {
+        self.0.map(|byte| format!("{byte:02x}")).concat()
+    }
 }
 
 fn without_slash(url: &str) -> &str {
