@@ -8,6 +8,10 @@
 )]
 
 pub mod address;
+pub mod api_key;
+pub mod credential;
+pub mod origin;
 pub mod paths;
 pub mod policy;
+pub mod roles;
 pub mod security_headers;

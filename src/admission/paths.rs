@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::refusal::Refusal;
 use crate::wire::target;
 
 /// The path that rules look at: percent-decoded once, without the query. Bytes, because an escape can give any byte.
@@ -31,6 +32,14 @@ impl<'b> MatchingPath<'b> {
         self.is_ambiguous
     }
 
+    /// For rules that withhold something: what they say nothing about must not pass them by.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] for an ambiguous path.
+    pub fn require_clear(&self) -> Result<(), Refusal> {
+        if self.is_ambiguous { Err(Refusal::BadRequest(AMBIGUOUS)) } else { Ok(()) }
+    }
+
     /// Whether the path is `prefix` or lies below it, on a segment boundary; a slash at the end of `prefix` says the same
     /// as none. Never for an ambiguous path.
     pub fn is_at_or_below(&self, prefix: &str) -> bool {
@@ -47,6 +56,8 @@ impl<'b> MatchingPath<'b> {
         !self.is_ambiguous && *self.decoded == *path.as_bytes()
     }
 }
+
+const AMBIGUOUS: &str = "the path has an empty segment, a semicolon, an encoded separator or a second layer of encoding";
 
 /// `%2f` or `%5c`. Only the first layer is looked at; a second one is ambiguous anyway.
 fn has_encoded_separator(path: &str) -> bool {

@@ -97,7 +97,7 @@ impl Settings {
         )
     }
 
-    /// Objects or a map.
+    /// Objects or a map, their children checked.
     pub(super) fn tree(&self, key: &str) -> &Value {
         self.get(key, |setting| if let Setting::Tree(value) = setting { Some(value) } else { None })
     }

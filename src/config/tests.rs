@@ -1,5 +1,6 @@
 //! Tests of the configuration, one module per subject.
 
+mod auth;
 mod environment;
 mod expansion;
 mod files;

@@ -80,6 +80,8 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
         }
     };
     let forwarding = Forwarding {
+        target: None,
+        hidden_subprotocols: &[],
         client: origin.client,
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,
