@@ -69,7 +69,7 @@ impl Sources {
             Source::Query(name) => Some(&**name),
             _ => None,
         });
-        query::without(target, names)
+        query::without(target, &names)
     }
 
     /// Entries of `Sec-WebSocket-Protocol` that begin so are not for the upstream.
