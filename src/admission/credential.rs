@@ -65,13 +65,10 @@ impl Sources {
 
     /// The target as the upstream may see it: without the query parameters that may carry a credential.
     pub fn forwarded_target<'b>(&self, target: &'b str) -> Cow<'b, str> {
-        let names: Vec<&str> = self
-            .0
-            .iter()
-            .filter_map(
-                |source| if let Source::Query(name) = source { Some(&**name) } else { None },
-            )
-            .collect();
+        let names = self.0.iter().filter_map(|source| match source {
+            Source::Query(name) => Some(&**name),
+            _ => None,
+        });
         query::without(target, &names)
     }
 

@@ -10,6 +10,7 @@
 pub mod address;
 pub mod api_key;
 pub mod credential;
+pub mod kratos_paths;
 pub mod origin;
 pub mod paths;
 pub mod policy;

@@ -12,12 +12,15 @@ pub fn values<'b>(target: &'b str, name: &str) -> impl Iterator<Item = Cow<'b, [
 
 /// The target without the parameters that have one of `names`, however the names are encoded. The rest of the query
 /// stays as it is, byte for byte; a query that is left empty goes with its `?`.
-pub fn without<'b>(target: &'b str, names: &[&str]) -> Cow<'b, str> {
-    let is_removed = |pair: &&str| names.iter().any(|name| is_named(pair, name));
+pub fn without<'b, 'n>(
+    target: &'b str,
+    names: &(impl Iterator<Item = &'n str> + Clone),
+) -> Cow<'b, str> {
+    let is_removed = |pair: &&str| names.clone().any(|name| is_named(pair, name));
     let Some((path, query)) = target.split_once('?') else {
         return Cow::Borrowed(target);
     };
-    if names.is_empty() || !query.split('&').any(|pair| is_removed(&pair)) {
+    if !query.split('&').any(|pair| is_removed(&pair)) {
         return Cow::Borrowed(target);
     }
     let mut kept = String::with_capacity(target.len());
@@ -113,10 +116,10 @@ mod tests {
             ("/a?t=x&", "/a"),
             ("/t=x?b", "/t=x?b"),
         ] {
-            assert_eq!(without(target, &["t", "u"]), expected, "{target}");
+            assert_eq!(without(target, &["t", "u"].into_iter()), expected, "{target}");
         }
-        assert!(matches!(without("/a?b=1", &["t"]), Cow::Borrowed(_)));
-        assert_eq!(without("/a?t=x", &[]), "/a?t=x");
+        assert!(matches!(without("/a?b=1", &std::iter::once("t")), Cow::Borrowed(_)));
+        assert_eq!(without("/a?t=x", &std::iter::empty()), "/a?t=x");
     }
 
     /// What is removed is never found again, and what is kept is a subsequence of what was there.
@@ -129,7 +132,7 @@ mod tests {
             for _ in 0..random.usize(..10) {
                 target.push_str(["t", "=", "&", "%74", "b", "+", "%", "?"][random.usize(..8)]);
             }
-            let left = without(&target, &["t"]);
+            let left = without(&target, &std::iter::once("t"));
             assert_eq!(values(&left, "t").count(), 0, "seed {seed}: {target} {left}");
             let others = |target: &str| found(target, "b");
             assert_eq!(others(&left), others(&target), "seed {seed}: {target} {left}");
