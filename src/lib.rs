@@ -6,7 +6,7 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio and notify live here and nowhere else
-//!    config ──────┘          shared by both: refusal, event, metrics, published, process
+//!    config ──────┘          shared by both: refusal, event, metrics, published, question, process
 //! ```
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod published;
+pub mod question;
 pub mod refusal;
 pub mod server;
 mod sys;

@@ -8,4 +8,8 @@
 )]
 
 pub mod address;
+pub mod cache;
+pub mod header_value;
+pub mod jwt;
 pub mod policy;
+pub mod session;
