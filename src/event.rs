@@ -82,6 +82,14 @@ pub enum Event<'a> {
         trigger_source: &'static str,
         validation_errors: &'a [String],
     },
+    /// `auth.provider_unavailable`
+    AuthProviderUnavailable { affected_path: &'a str, error: &'a str, provider_url: &'a str },
+    /// `auth.provider_recovered`
+    AuthProviderRecovered { provider_url: &'a str },
+    /// `auth.jwks_refresh`
+    AuthJwksRefresh { jwks_url: &'a str, key_count: usize },
+    /// `auth.jwks_error`
+    AuthJwksError { detail: &'a str, jwks_url: &'a str },
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -287,6 +295,10 @@ impl Event<'_> {
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
+            Self::AuthProviderUnavailable { .. }
+            | Self::AuthProviderRecovered { .. }
+            | Self::AuthJwksRefresh { .. }
+            | Self::AuthJwksError { .. } => self.provider_line(at),
         }
     }
 
@@ -427,6 +439,56 @@ impl Event<'_> {
                     ],
                 )
             }
+            _ => Vec::new(),
+        }
+    }
+
+    fn provider_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        match *self {
+            Self::AuthProviderUnavailable { affected_path, error, provider_url } => kind(
+                "auth.provider_unavailable",
+                "high",
+                "auth",
+                "The authentication provider is unreachable: ",
+            )
+            .of_system(
+                at,
+                provider_url,
+                &[
+                    ("affected_path", Value::Text(affected_path)),
+                    ("error", Value::Text(error)),
+                    ("provider_url", Value::Text(provider_url)),
+                ],
+            ),
+            Self::AuthProviderRecovered { provider_url } => kind(
+                "auth.provider_recovered",
+                "info",
+                "auth",
+                "The authentication provider answers again: ",
+            )
+            .of_system(at, provider_url, &[("provider_url", Value::Text(provider_url))]),
+            Self::AuthJwksRefresh { jwks_url, key_count } => {
+                kind("auth.jwks_refresh", "info", "auth", "The keys for tokens were fetched from ")
+                    .of_system(
+                        at,
+                        jwks_url,
+                        &[
+                            ("jwks_url", Value::Text(jwks_url)),
+                            ("key_count", Value::Number(key_count as u64)),
+                        ],
+                    )
+            }
+            Self::AuthJwksError { detail, jwks_url } => kind(
+                "auth.jwks_error",
+                "medium",
+                "auth",
+                "The keys for tokens could not be fetched from ",
+            )
+            .of_system(
+                at,
+                jwks_url,
+                &[("detail", Value::Text(detail)), ("jwks_url", Value::Text(jwks_url))],
+            ),
             _ => Vec::new(),
         }
     }

@@ -143,6 +143,8 @@ pub struct CoreMetrics {
     pub connect_failures: Labelled,
     pub upstream_errors: Counter,
     pub upstream_timeouts: Counter,
+    pub jwt_cache_hits: Counter,
+    pub jwt_cache_misses: Counter,
 }
 
 impl CoreMetrics {
@@ -176,6 +178,9 @@ impl CoreMetrics {
 pub struct ControlMetrics {
     pub reloads_ok: Counter,
     pub reloads_failed: Counter,
+    pub kratos_cache_hits: Counter,
+    pub kratos_cache_misses: Counter,
+    pub kratos_cache_merged: Counter,
 }
 
 /// The counters of the event writer; several threads count drops.

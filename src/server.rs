@@ -158,6 +158,7 @@ impl Server {
             policy: policy.clone(),
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
+            providers: None,
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;

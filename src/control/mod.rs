@@ -2,6 +2,9 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+mod fetch;
+pub mod jwks;
+pub mod kratos;
 mod reload;
 mod resolve;
 mod watch;
@@ -50,6 +53,17 @@ pub struct ControlParts {
     pub events: EventSender,
     /// The counters of this thread.
     pub metrics: Arc<ControlMetrics>,
+    /// What asks the providers of identities; each runs as a task of its own.
+    pub providers: Option<Providers>,
+}
+
+/// The tasks that ask providers of identities.
+#[derive(Debug)]
+pub struct Providers {
+    /// Keys for tokens.
+    pub jwks: jwks::JwksParts,
+    /// Sessions.
+    pub kratos: kratos::KratosParts,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -88,10 +102,14 @@ struct Signals {
 }
 
 async fn run<N: From<Notice>>(
-    parts: ControlParts,
+    mut parts: ControlParts,
     mut signals: Signals,
     notices: mpsc::SyncSender<N>,
 ) {
+    if let Some(Providers { jwks, kratos }) = parts.providers.take() {
+        tokio::spawn(jwks::run(jwks));
+        tokio::spawn(kratos::run(kratos));
+    }
     let (seen, mut changes) = changes::channel(16);
     let mut watcher =
         parts.policy.current().config.path.as_deref().and_then(|path| watch::start(path, seen));

@@ -25,6 +25,7 @@ pub fn render(metrics: &Metrics, process: &Process) -> String {
     text.connections(process);
     text.websocket();
     text.requests();
+    text.authentication();
     text.upstream();
     text.process_wide();
     text.out
@@ -201,6 +202,25 @@ impl Text<'_> {
         self.family("vibewarden_upstream_timeouts_total", "counter", "Answers 504.");
         let timeouts = self.sum(|core| core.upstream_timeouts.get());
         self.line("vibewarden_upstream_timeouts_total", &[], timeouts);
+    }
+
+    fn authentication(&mut self) {
+        self.family(
+            "vibewarden_auth_cache_total",
+            "counter",
+            "Credentials by how their verdict was found.",
+        );
+        let control = &self.metrics.control;
+        for (cache, result, value) in [
+            ("jwt", "hit", self.sum(|core| core.jwt_cache_hits.get())),
+            ("jwt", "miss", self.sum(|core| core.jwt_cache_misses.get())),
+            ("kratos", "hit", control.kratos_cache_hits.get()),
+            ("kratos", "miss", control.kratos_cache_misses.get()),
+            ("kratos", "merged", control.kratos_cache_merged.get()),
+        ] {
+            let labels = [("cache", cache), ("result", result)];
+            self.line("vibewarden_auth_cache_total", &labels, value);
+        }
     }
 
     fn process_wide(&mut self) {

@@ -1,5 +1,6 @@
 //! A JSON Web Key Set (RFC 7517) as the keys of it that may verify a signature, and what was wrong with the others.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use aws_lc_rs::signature::{
@@ -23,7 +24,7 @@ const RSA_BITS_MAX: usize = 8192;
 #[derive(Debug, Default)]
 pub struct Keys {
     /// The last good set; `None` while there never was one, which means 503.
-    pub set: Option<KeySet>,
+    pub set: Option<Arc<KeySet>>,
     /// Changes with every other set; verdicts of another generation are worth nothing.
     pub generation: u64,
     /// Until then an unknown key starts no fetch; the cores need not ask.
