@@ -466,7 +466,11 @@ impl Event<'_> {
                 "auth",
                 "The authentication provider answers again: ",
             )
-            .of_system(at, provider_url, &[("provider_url", Value::Text(provider_url))]),
+            .of_system(
+                at,
+                provider_url,
+                &[("provider_url", Value::Text(provider_url))],
+            ),
             Self::AuthJwksRefresh { jwks_url, key_count } => {
                 kind("auth.jwks_refresh", "info", "auth", "The keys for tokens were fetched from ")
                     .of_system(

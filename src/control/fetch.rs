@@ -97,10 +97,8 @@ pub(super) fn client(redirects: Redirects, limit: Duration) -> Client {
 }
 
 fn same_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let is_same = attempt
-        .previous()
-        .first()
-        .is_some_and(|first| first.origin() == attempt.url().origin());
+    let is_same =
+        attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
     if is_same && attempt.previous().len() <= REDIRECTS_MAX {
         attempt.follow()
     } else {

@@ -255,7 +255,11 @@ impl Jwks {
         tracing::info!(url, keys = set.len(), "new keys");
         let generation = self.keys.current().generation + 1;
         self.text = text;
-        self.keys.publish(Keys { set: Some(set.into()), generation, quiet_until: self.quiet_until() });
+        self.keys.publish(Keys {
+            set: Some(set.into()),
+            generation,
+            quiet_until: self.quiet_until(),
+        });
     }
 
     /// The same keys, and for how long no core need ask.
@@ -310,13 +314,16 @@ async fn discover(client: &Client, url: &str, issuer: &str) -> Result<String, Jw
     if found.issuer.trim_end_matches('/') != issuer.trim_end_matches('/') {
         return Err(JwksError::OtherIssuer);
     }
-    let (from, to) = (parse(url)?, parse(&found.jwks_uri).map_err(|_| JwksError::Scheme)?);
-    let is_secure = to.scheme() == "https";
-    // Keys of an https issuer do not come over http.
-    if is_secure || (to.scheme() == "http" && from.scheme() == "http") {
-        Ok(found.jwks_uri)
-    } else {
-        Err(JwksError::Scheme)
+    allowed(url, &found.jwks_uri)?;
+    Ok(found.jwks_uri)
+}
+
+/// Keys of an https issuer do not come over http, and nothing but these two is fetched.
+fn allowed(from: &str, to: &str) -> Result<(), JwksError> {
+    let (from, to) = (parse(from)?, parse(to).map_err(|_| JwksError::Scheme)?);
+    match (from.scheme(), to.scheme()) {
+        (_, "https") | ("http", "http") => Ok(()),
+        _ => Err(JwksError::Scheme),
     }
 }
 

@@ -2,6 +2,8 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+#[cfg(test)]
+mod double;
 mod fetch;
 pub mod jwks;
 pub mod kratos;
