@@ -229,7 +229,7 @@ fn check_claims(claims: &Members<'_>, rules: &Rules, now: SystemTime) -> Result<
     let number = |name| claims.number(name).map_err(|WrongType| Denial::from(Invalid::ClaimType));
     // Types first: a token that is wrong in its form is not judged by its content.
     let (issuer, subject, _) = (text("iss")?, text("sub")?, text("jti")?);
-    let (expires, not_before, issued) = (number("exp")?, number("nbf")?, number("iat")?);
+    let (expires, not_before, issued_at) = (number("exp")?, number("nbf")?, number("iat")?);
     let audience = read_audience(claims)?;
     let expires = expires.ok_or(Invalid::NoExpiry)?;
     if issuer.as_deref() != Some(&*rules.issuer) {
@@ -243,7 +243,7 @@ fn check_claims(claims: &Members<'_>, rules: &Rules, now: SystemTime) -> Result<
     if now >= expires + leeway {
         return Err(Denial::TokenExpired);
     }
-    if [not_before, issued].into_iter().flatten().any(|begin| begin > now + leeway) {
+    if [not_before, issued_at].into_iter().flatten().any(|begin| begin > now + leeway) {
         return Err(Denial::TokenNotYetValid);
     }
     let (user_id, headers) = rules.headers.apply(claims, subject)?;
@@ -253,13 +253,11 @@ fn check_claims(claims: &Members<'_>, rules: &Rules, now: SystemTime) -> Result<
 
 /// A string or an array of strings (RFC 7519 section 4.1.3).
 fn read_audience(claims: &Members<'_>) -> Result<Vec<String>, Denial> {
-    match claims.text("aud") {
-        Ok(audience) => Ok(audience.into_iter().collect()),
-        Err(WrongType) => {
-            let several = claims.texts("aud").map_err(|WrongType| Invalid::ClaimType)?;
-            Ok(several.unwrap_or_default())
-        }
+    if let Ok(one) = claims.text("aud") {
+        return Ok(one.into_iter().collect());
     }
+    let several = claims.texts("aud").map_err(|WrongType| Invalid::ClaimType)?;
+    Ok(several.unwrap_or_default())
 }
 
 /// A `NumericDate` (RFC 7519 section 2), which may have a fraction.

@@ -30,7 +30,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn ok(body: impl ToString) -> Self {
+    pub(super) fn ok(body: &(impl ToString + ?Sized)) -> Self {
         Self::Full(200, "Content-Type: application/json\r\n", body.to_string())
     }
 

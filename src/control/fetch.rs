@@ -9,7 +9,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// A kept connection is closed after this time without a call.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Kept connections to one provider.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -75,7 +75,7 @@ pub(super) enum Redirects {
 pub(super) fn client(redirects: Redirects, limit: Duration) -> Client {
     let policy = || match redirects {
         Redirects::None => Policy::none(),
-        Redirects::SameOrigin => Policy::custom(|attempt| same_origin(attempt)),
+        Redirects::SameOrigin => Policy::custom(same_origin),
     };
     let build = |builder: ClientBuilder| {
         builder

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// A failed fetch is tried again after this time, then after twice as much, and so on.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// Where the keys are, and how long they are good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct JwksSettings {
 pub enum JwksSource {
     /// `auth.jwt.jwks_url`.
     Url(String),
-    /// Named by `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0 section 4), whose `issuer` must be
+    /// Named by `<issuer>/.well-known/openid-configuration` (`OpenID` Connect Discovery 1.0 section 4), whose `issuer` must be
     /// this one.
     Issuer(String),
 }

@@ -194,7 +194,7 @@ impl Key {
     fn read(members: &Members<'_>) -> Result<Self, SkipReason> {
         let text = |name| members.text(name).map_err(|_| SkipReason::Malformed);
         let kid = text("kid")?;
-        let kind = match text("kty")?.ok_or(SkipReason::Malformed)?.as_str() {
+        let key_kind = match text("kty")?.ok_or(SkipReason::Malformed)?.as_str() {
             "RSA" => KeyKind::Rsa,
             "EC" => match text("crv")?.as_deref() {
                 Some("P-256") => KeyKind::P256,
@@ -218,7 +218,7 @@ impl Key {
         let algorithm = match text("alg")? {
             None => None,
             Some(name) => match Algorithm::from_name(&name) {
-                Some(algorithm) if algorithm.key_kind() == kind => Some(algorithm),
+                Some(algorithm) if algorithm.key_kind() == key_kind => Some(algorithm),
                 _ => return Err(SkipReason::Algorithm),
             },
         };
@@ -226,13 +226,13 @@ impl Key {
             let encoded = text(name)?.ok_or(SkipReason::Malformed)?;
             URL_SAFE_NO_PAD.decode(encoded).map_err(|_| SkipReason::Malformed)
         };
-        let verifying = match kind {
+        let verifying = match key_kind {
             KeyKind::Rsa => rsa(&number("n")?, &number("e")?)?,
             KeyKind::P256 => elliptic(&number("x")?, &number("y")?, 32)?,
             KeyKind::P384 => elliptic(&number("x")?, &number("y")?, 48)?,
             KeyKind::Ed25519 => edwards(&number("x")?)?,
         };
-        Ok(Self { kid, kind, algorithm, verifying })
+        Ok(Self { kid, kind: key_kind, algorithm, verifying })
     }
 }
 

@@ -35,7 +35,7 @@ impl Case {
     fn new(source: JwksSource) -> Self {
         let log = Log::new();
         let start = clock::now();
-        let settings = JwksSettings { source, cache_ttl: Duration::from_secs(3_600) };
+        let settings = JwksSettings { source, cache_ttl: Duration::from_hours(1) };
         let client = fetch::client(Redirects::SameOrigin, Duration::from_millis(500));
         let keys = Published::new(Keys::default());
         let jwks = Jwks::new(client, Some(settings), keys, log.events.clone(), start);
@@ -82,7 +82,7 @@ impl Case {
 
 #[tokio::test]
 async fn the_set_is_fetched_at_the_start_and_when_its_time_is_over() {
-    let double = Double::start(Reply::ok(set(&["a"]))).await;
+    let double = Double::start(Reply::ok(&set(&["a"]))).await;
     let mut case = Case::of(&double);
     case.fetch(0).await;
     assert_eq!(case.keys(), 1);
@@ -90,7 +90,7 @@ async fn the_set_is_fetched_at_the_start_and_when_its_time_is_over() {
     assert_eq!(case.jwks.due.map(|due| due >= case.at(3_600)), Some(true));
     case.fetch(3_601).await;
     assert_eq!(case.jwks.keys.current().generation, first, "the same set is the same generation");
-    double.set(Reply::ok(set(&["a", "b"])));
+    double.set(Reply::ok(&set(&["a", "b"])));
     case.fetch(7_300).await;
     assert_eq!((case.keys(), case.jwks.keys.current().generation), (2, first + 1));
     let requests = double.seen().requests;
@@ -107,7 +107,7 @@ async fn the_set_is_fetched_at_the_start_and_when_its_time_is_over() {
 
 #[tokio::test]
 async fn an_unknown_key_starts_one_fetch_in_ten_seconds_and_waits_for_it() {
-    let double = Double::start(Reply::ok(set(&["a"]))).await;
+    let double = Double::start(Reply::ok(&set(&["a"]))).await;
     let mut case = Case::of(&double);
     case.fetch(0).await;
     // Within ten seconds: answered at once, without a fetch. The cores know and need not even ask.
@@ -116,7 +116,7 @@ async fn an_unknown_key_starts_one_fetch_in_ten_seconds_and_waits_for_it() {
     assert_eq!(double.seen().requests.len(), 1);
     // After them: many ask, one fetch, and all wait for its end.
     let permit = Arc::new(Semaphore::new(0));
-    double.set(Reply::After(Arc::clone(&permit), Box::new(Reply::ok(set(&["a", "b"])))));
+    double.set(Reply::After(Arc::clone(&permit), Box::new(Reply::ok(&set(&["a", "b"])))));
     let mut answers = Vec::new();
     for _ in 0..20 {
         answers.push(case.ask(10).await);
@@ -139,7 +139,7 @@ async fn an_unknown_key_starts_one_fetch_in_ten_seconds_and_waits_for_it() {
 
 #[tokio::test]
 async fn a_failed_fetch_keeps_the_last_good_set() {
-    let double = Double::start(Reply::ok(set(&["a"]))).await;
+    let double = Double::start(Reply::ok(&set(&["a"]))).await;
     let mut case = Case::of(&double);
     case.fetch(0).await;
     let generation = case.jwks.keys.current().generation;
@@ -163,7 +163,7 @@ async fn a_failed_fetch_keeps_the_last_good_set() {
         assert_eq!((case.keys(), case.jwks.keys.current().generation), (1, generation));
         now += 100;
     }
-    double.set(Reply::ok(set(&["b"])));
+    double.set(Reply::ok(&set(&["b"])));
     case.fetch(now).await;
     assert_eq!(case.jwks.keys.current().generation, generation + 1);
     let details: Vec<_> = case
@@ -189,14 +189,14 @@ async fn retries_back_off_and_there_is_no_set_before_the_first_good_one() {
         now += pause;
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-    double.set(Reply::ok(set(&["a"])));
+    double.set(Reply::ok(&set(&["a"])));
     case.fetch(now).await;
     assert_eq!((case.keys(), case.jwks.retry), (1, RETRY_FIRST));
 }
 
 #[tokio::test]
 async fn redirects_stay_with_the_origin_that_was_configured() {
-    let other = Double::start(Reply::ok(set(&["theirs"]))).await;
+    let other = Double::start(Reply::ok(&set(&["theirs"]))).await;
     let to = |location: String| {
         Reply::Full(
             302,
@@ -221,7 +221,7 @@ async fn redirects_stay_with_the_origin_that_was_configured() {
 
 #[tokio::test]
 async fn discovery_names_the_keys_of_its_own_issuer_only() {
-    let keys = Double::start(Reply::ok(set(&["a"]))).await;
+    let keys = Double::start(Reply::ok(&set(&["a"]))).await;
     let issuer = Double::start(Reply::Close).await;
     let mut case = Case::new(JwksSource::Issuer(issuer.url.clone()));
     let uri = format!("{}/jwks", keys.url);
@@ -250,7 +250,7 @@ async fn discovery_names_the_keys_of_its_own_issuer_only() {
 #[tokio::test]
 async fn keys_of_an_https_issuer_do_not_come_over_http() {
     let client = fetch::client(Redirects::None, Duration::from_millis(500));
-    let double = Double::start(Reply::ok(json!({"issuer": "i", "jwks_uri": "http://j"}))).await;
+    let double = Double::start(Reply::ok(&json!({"issuer": "i", "jwks_uri": "http://j"}))).await;
     assert_eq!(discover(&client, &double.url, "i").await, Ok("http://j".into()));
     assert_eq!(allowed("https://i", "http://j"), Err(JwksError::Scheme));
     assert_eq!(allowed("https://i", "https://j"), Ok(()));
@@ -260,11 +260,11 @@ async fn keys_of_an_https_issuer_do_not_come_over_http() {
 
 #[tokio::test]
 async fn another_source_drops_the_keys_and_the_same_one_keeps_them() {
-    let double = Double::start(Reply::ok(set(&["a"]))).await;
+    let double = Double::start(Reply::ok(&set(&["a"]))).await;
     let mut case = Case::of(&double);
     case.fetch(0).await;
     let settings = case.jwks.settings.clone().expect("settings");
-    let shorter = JwksSettings { cache_ttl: Duration::from_secs(60), ..settings.clone() };
+    let shorter = JwksSettings { cache_ttl: Duration::from_mins(1), ..settings.clone() };
     case.jwks.change(Some(shorter), case.at(1));
     assert_eq!((case.keys(), case.jwks.due), (1, Some(case.at(60))));
     let generation = case.jwks.keys.current().generation;
@@ -283,12 +283,12 @@ async fn another_source_drops_the_keys_and_the_same_one_keeps_them() {
 
 #[tokio::test]
 async fn the_task_fetches_publishes_answers_and_ends() {
-    let double = Double::start(Reply::ok(set(&["a", "b"]))).await;
+    let double = Double::start(Reply::ok(&set(&["a", "b"]))).await;
     let log = Log::new();
     let keys = Published::new(Keys::default());
     let (asker, questions) = question::queue(4);
     let source = JwksSource::Url(double.url.clone());
-    let settings = JwksSettings { source, cache_ttl: Duration::from_secs(60) };
+    let settings = JwksSettings { source, cache_ttl: Duration::from_mins(1) };
     let (change, settings) = watch::channel(Some(settings));
     let parts = JwksParts { settings, questions, keys: keys.clone(), events: log.events.clone() };
     let task = tokio::spawn(run(parts));

@@ -80,7 +80,7 @@ fn user(verdict: &SessionVerdict) -> Option<&str> {
 
 #[tokio::test]
 async fn a_check_carries_the_cookie_and_nothing_else() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
+    let double = Double::start(Reply::ok(&session("alice"))).await;
     let mut case = Case::new(&double, Duration::ZERO);
     assert_eq!(user(&case.verdict("MTIz==").await), Some("alice"));
     assert_eq!(user(&case.verdict("ory_st_abc").await), Some("alice"));
@@ -115,7 +115,7 @@ async fn a_check_carries_the_cookie_and_nothing_else() {
 
 #[tokio::test]
 async fn without_a_cache_every_check_asks_again() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
+    let double = Double::start(Reply::ok(&session("alice"))).await;
     let mut case = Case::new(&double, Duration::ZERO);
     for _ in 0..3 {
         assert_eq!(user(&case.verdict("c").await), Some("alice"));
@@ -128,7 +128,7 @@ async fn without_a_cache_every_check_asks_again() {
 #[tokio::test]
 async fn checks_for_the_same_cookie_share_one_call() {
     let permit = Arc::new(Semaphore::new(0));
-    let held = Reply::After(Arc::clone(&permit), Box::new(Reply::ok(session("alice"))));
+    let held = Reply::After(Arc::clone(&permit), Box::new(Reply::ok(&session("alice"))));
     let double = Double::start(held).await;
     let mut case = Case::new(&double, Duration::ZERO);
     let mut answers = Vec::new();
@@ -148,8 +148,8 @@ async fn checks_for_the_same_cookie_share_one_call() {
 
 #[tokio::test]
 async fn a_cache_keeps_what_is_good_and_nothing_else() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
-    let mut case = Case::new(&double, Duration::from_secs(60));
+    let double = Double::start(Reply::ok(&session("alice"))).await;
+    let mut case = Case::new(&double, Duration::from_mins(1));
     for _ in 0..3 {
         assert_eq!(user(&case.verdict("c").await), Some("alice"));
     }
@@ -161,7 +161,7 @@ async fn a_cache_keeps_what_is_good_and_nothing_else() {
     assert_eq!(double.seen().requests.len(), 3);
     for end in [json!("2020-01-01T00:00:00Z"), json!(null)] {
         let body = json!({"active": true, "expires_at": end, "identity": {"id": "bob"}});
-        double.set(Reply::ok(body));
+        double.set(Reply::ok(&body));
         let before = double.seen().requests.len();
         for _ in 0..2 {
             assert_eq!(user(&case.verdict("bob").await), Some("bob"));
@@ -203,7 +203,7 @@ async fn what_is_no_answer_is_unreachable_and_said_once() {
     }
     double.set(Reply::status(503));
     case.verdict("c").await;
-    double.set(Reply::ok(session("alice")));
+    double.set(Reply::ok(&session("alice")));
     case.verdict("c").await;
     let url = format!("{}/kratos/", double.url);
     drop(case.kratos);
@@ -233,7 +233,7 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn without_settings_nobody_has_a_session() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
+    let double = Double::start(Reply::ok(&session("alice"))).await;
     let mut case = Case::new(&double, Duration::ZERO);
     case.kratos.change(None);
     assert_eq!(case.verdict("c").await, SessionVerdict::Inactive);
@@ -243,7 +243,7 @@ async fn without_settings_nobody_has_a_session() {
 #[tokio::test]
 async fn a_change_of_settings_asks_the_new_one_for_who_waits() {
     let old = Double::start(Reply::Hang).await;
-    let new = Double::start(Reply::ok(session("bob"))).await;
+    let new = Double::start(Reply::ok(&session("bob"))).await;
     let mut case = Case::new(&old, Duration::ZERO);
     let answer = case.ask("c", "/ws").await;
     old.requests(1).await;
@@ -257,7 +257,7 @@ async fn a_change_of_settings_asks_the_new_one_for_who_waits() {
 
 #[tokio::test]
 async fn a_call_that_ends_without_a_verdict_is_not_joined_again() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
+    let double = Double::start(Reply::ok(&session("alice"))).await;
     let mut case = Case::new(&double, Duration::ZERO);
     let lost = case.ask("c", "/ws").await;
     case.kratos.called(None);
@@ -268,7 +268,7 @@ async fn a_call_that_ends_without_a_verdict_is_not_joined_again() {
 
 #[tokio::test]
 async fn the_task_answers_other_threads_and_ends_with_them() {
-    let double = Double::start(Reply::ok(session("alice"))).await;
+    let double = Double::start(Reply::ok(&session("alice"))).await;
     let log = Log::new();
     let (asker, questions) = question::queue(4);
     let settings = KratosSettings {

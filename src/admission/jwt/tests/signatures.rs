@@ -163,7 +163,7 @@ fn a_token_has_three_parts_and_a_bound() {
         "....".into(),
         ".".repeat(TOKEN_BYTES_MAX),
     ] {
-        assert_eq!(denial(&parts, &keys), PARTS, "{:.80}", parts);
+        assert_eq!(denial(&parts, &keys), PARTS, "{parts:.80}");
     }
     let long = ".".repeat(1024 * 1024);
     assert_eq!(denial(&long, &keys), Some(Denial::InvalidToken(Invalid::TooLong)));
