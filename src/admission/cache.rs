@@ -164,7 +164,7 @@ mod tests {
         let mut cache = VerdictCache::new(2);
         cache.insert(key(1), 1, at(5), at(0));
         cache.insert(key(2), 2, at(50), at(0));
-        assert!(cache.get(&key(1), at(1)).is_some() && cache.get(&key(2), at(1)).is_some());
+        assert!(cache.get(&key(1), at(1)).is_some());
         cache.insert(key(3), 3, at(50), at(6));
         assert_eq!(cache.get(&key(2), at(6)), Some(&2));
         assert_eq!(cache.get(&key(3), at(6)), Some(&3));

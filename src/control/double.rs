@@ -10,7 +10,10 @@ use tokio::sync::{Semaphore, watch};
 use crate::event::{self, EventSender, EventWriter};
 
 /// Nothing here takes longer, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The limit of a call that is never answered.
+pub(super) const SHORT: Duration = Duration::from_millis(300);
 
 /// What is answered to one request.
 #[derive(Clone)]

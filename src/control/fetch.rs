@@ -73,27 +73,31 @@ pub(super) enum Redirects {
 
 /// A client with its own pool of connections. One call may take `limit`.
 pub(super) fn client(redirects: Redirects, limit: Duration) -> Client {
-    let policy = || match redirects {
-        Redirects::None => Policy::none(),
-        Redirects::SameOrigin => Policy::custom(same_origin),
-    };
-    let build = |builder: ClientBuilder| {
-        builder
-            .no_proxy()
-            .redirect(policy())
-            .referer(false)
-            .timeout(limit)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_only()
-            .user_agent(concat!("vibewarden/", env!("CARGO_PKG_VERSION")))
-            .build()
-    };
-    build(Client::builder()).unwrap_or_else(|error| {
+    build(Client::builder(), redirects, limit).unwrap_or_else(|error| {
         tracing::warn!(%error, "no root certificates were found; https calls will fail");
-        // Without any root it verifies nothing, so that http calls still work and https calls fail.
-        build(Client::builder().tls_certs_only([])).unwrap_or_default()
+        without_roots(redirects, limit)
     })
+}
+
+/// A client that trusts nobody: http calls still work, https calls fail.
+fn without_roots(redirects: Redirects, limit: Duration) -> Client {
+    build(Client::builder().tls_certs_only([]), redirects, limit).unwrap_or_default()
+}
+
+fn build(builder: ClientBuilder, redirects: Redirects, limit: Duration) -> reqwest::Result<Client> {
+    builder
+        .no_proxy()
+        .redirect(match redirects {
+            Redirects::None => Policy::none(),
+            Redirects::SameOrigin => Policy::custom(same_origin),
+        })
+        .referer(false)
+        .timeout(limit)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .http1_only()
+        .user_agent(concat!("vibewarden/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 fn same_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
@@ -132,4 +136,38 @@ pub(super) fn shown(url: &str) -> String {
     };
     let hidden = parsed.set_username("").and_then(|()| parsed.set_password(None));
     if hidden.is_ok() { parsed.into() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::double::{Double, PATIENCE, Reply, SHORT};
+    use super::*;
+
+    #[tokio::test]
+    async fn https_needs_tls_and_http_needs_no_roots() {
+        let double = Double::start(Reply::ok("{}")).await;
+        for client in [client(Redirects::None, PATIENCE), without_roots(Redirects::None, PATIENCE)]
+        {
+            let answer = fetch(client.get(&double.url), 2).await.map(|answer| answer.body);
+            assert_eq!(answer, Ok(b"{}".to_vec()));
+        }
+        for client in [client(Redirects::None, SHORT), without_roots(Redirects::None, SHORT)] {
+            let secure = double.url.replace("http://", "https://");
+            let refused = fetch(client.get(secure), 2).await.map(|answer| answer.status);
+            // The double waits for the end of a head, which a TLS hello does not have.
+            assert!(matches!(refused, Err(FetchError::Timeout | FetchError::Connection)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_bound() {
+        let double = Double::start(Reply::ok("12345")).await;
+        let client = client(Redirects::None, LIMIT);
+        let read = async |bound| fetch(client.get(&double.url), bound).await;
+        assert_eq!(read(5).await.map(|answer| answer.body.len()), Ok(5));
+        assert_eq!(read(4).await.map(|answer| answer.body.len()), Err(FetchError::TooLarge));
+        double.set(Reply::status(404));
+        let answer = read(0).await.expect("an answer");
+        assert_eq!((answer.status, answer.body.len()), (404, 0));
+    }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::super::double::{Double, Log, Reply, within};
+use super::super::double::{Double, Log, PATIENCE, Reply, SHORT, within};
 use super::*;
 use crate::question::{self, Answer, Asker};
 
@@ -36,7 +36,7 @@ impl Case {
         let log = Log::new();
         let start = clock::now();
         let settings = JwksSettings { source, cache_ttl: Duration::from_hours(1) };
-        let client = fetch::client(Redirects::SameOrigin, Duration::from_millis(500));
+        let client = fetch::client(Redirects::SameOrigin, PATIENCE);
         let keys = Published::new(Keys::default());
         let jwks = Jwks::new(client, Some(settings), keys, log.events.clone(), start);
         let (asker, questions) = question::queue(64);
@@ -159,6 +159,9 @@ async fn a_failed_fetch_keeps_the_last_good_set() {
     let mut now = 4_000;
     for (reply, _) in &failures {
         double.set(reply.clone());
+        // Only what never comes is waited for a short time.
+        let limit = if matches!(reply, Reply::Hang) { SHORT } else { PATIENCE };
+        case.jwks.client = fetch::client(Redirects::SameOrigin, limit);
         case.fetch(now).await;
         assert_eq!((case.keys(), case.jwks.keys.current().generation), (1, generation));
         now += 100;
@@ -249,7 +252,7 @@ async fn discovery_names_the_keys_of_its_own_issuer_only() {
 
 #[tokio::test]
 async fn keys_of_an_https_issuer_do_not_come_over_http() {
-    let client = fetch::client(Redirects::None, Duration::from_millis(500));
+    let client = fetch::client(Redirects::None, PATIENCE);
     let double = Double::start(Reply::ok(&json!({"issuer": "i", "jwks_uri": "http://j"}))).await;
     assert_eq!(discover(&client, &double.url, "i").await, Ok("http://j".into()));
     assert_eq!(allowed("https://i", "http://j"), Err(JwksError::Scheme));

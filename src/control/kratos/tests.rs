@@ -1,7 +1,7 @@
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::super::double::{Double, Log, Reply, within};
+use super::super::double::{Double, Log, PATIENCE, Reply, SHORT, within};
 use super::*;
 use crate::question::{self, Answer, Asker};
 
@@ -36,7 +36,7 @@ impl Case {
             cookie_name: "ory_kratos_session".into(),
             cache_ttl,
         };
-        let client = fetch::client(Redirects::None, Duration::from_millis(500));
+        let client = fetch::client(Redirects::None, PATIENCE);
         let kratos = Kratos::new(client, Some(settings), log.events.clone(), Arc::default());
         let (asker, questions) = question::queue(64);
         Self { kratos, log, asker, questions }
@@ -194,6 +194,9 @@ async fn what_is_no_answer_is_unreachable_and_said_once() {
         (Reply::ok("<html>"), Unreachable::Malformed),
         (Reply::ok("{\"active\":true}"), Unreachable::Malformed),
     ] {
+        // Only what never comes is waited for a short time.
+        let limit = if matches!(reply, Reply::Hang) { SHORT } else { PATIENCE };
+        case.kratos.client = fetch::client(Redirects::None, limit);
         double.set(reply);
         assert_eq!(case.verdict("c").await, SessionVerdict::Unreachable(expected));
     }
