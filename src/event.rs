@@ -1,6 +1,7 @@
 //! Events: typed values, their one-line JSON, and the bounded writer on standard output (contract section 11).
 //! No decision about requests lives here. Cores and the control thread make events; one thread writes them.
 
+mod dependencies;
 mod writer;
 
 use std::net::IpAddr;
@@ -119,6 +120,14 @@ pub enum Event<'a> {
         trigger_source: &'static str,
         validation_errors: &'a [String],
     },
+    /// `auth.provider_unavailable`
+    AuthProviderUnavailable { affected_path: &'a str, error: &'a str, provider_url: &'a str },
+    /// `auth.provider_recovered`
+    AuthProviderRecovered { provider_url: &'a str },
+    /// `auth.jwks_refresh`
+    AuthJwksRefresh { jwks_url: &'a str, key_count: usize },
+    /// `auth.jwks_error`
+    AuthJwksError { detail: &'a str, jwks_url: &'a str },
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -342,6 +351,10 @@ impl Event<'_> {
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
             Self::UpstreamHealthChanged { .. } => self.probe_line(at),
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
+            Self::AuthProviderUnavailable { .. }
+            | Self::AuthProviderRecovered { .. }
+            | Self::AuthJwksRefresh { .. }
+            | Self::AuthJwksError { .. } => self.provider_line(at),
         }
     }
 
@@ -507,71 +520,6 @@ impl Event<'_> {
                         ("reason", Value::Text(reason)),
                         ("tunnels_closed", Value::Number(*tunnels_closed)),
                         ("uptime_seconds", Value::Number(*uptime_seconds)),
-                    ],
-                )
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn probe_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        let Self::UpstreamHealthChanged {
-            consecutive,
-            last_error,
-            new_status,
-            previous_status,
-            upstream_url,
-        } = *self
-        else {
-            return Vec::new();
-        };
-        let (severity, summary) = match new_status {
-            "failing" => ("high", "The upstream fails its health probe: "),
-            _ => ("info", "The upstream passes its health probe: "),
-        };
-        kind("upstream.health_changed", severity, "network", summary).of_system(
-            at,
-            upstream_url,
-            &[
-                ("consecutive", Value::Number(consecutive.into())),
-                ("last_error", Value::MaybeText(last_error)),
-                ("new_status", Value::Text(new_status)),
-                ("previous_status", Value::Text(previous_status)),
-                ("upstream_url", Value::Text(upstream_url)),
-            ],
-        )
-    }
-
-    fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        match self {
-            Self::ConfigReloaded { config_path, duration_ms, restart_required, trigger_source } => {
-                kind("config.reloaded", "info", "audit", "The configuration was reloaded from ")
-                    .of_config(
-                        at,
-                        config_path,
-                        &[
-                            ("config_path", Value::Text(config_path)),
-                            ("duration_ms", Value::Number(*duration_ms)),
-                            ("restart_required", Value::Texts(restart_required)),
-                            ("trigger_source", Value::Text(trigger_source)),
-                        ],
-                    )
-            }
-            Self::ConfigReloadFailed { config_path, reason, trigger_source, validation_errors } => {
-                kind(
-                    "config.reload_failed",
-                    "medium",
-                    "audit",
-                    "The new configuration was not taken: ",
-                )
-                .of_config(
-                    at,
-                    config_path,
-                    &[
-                        ("config_path", Value::Text(config_path)),
-                        ("reason", Value::Text(reason)),
-                        ("trigger_source", Value::Text(trigger_source)),
-                        ("validation_errors", Value::Lines(validation_errors)),
                     ],
                 )
             }

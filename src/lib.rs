@@ -6,7 +6,7 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio, reqwest and notify live here and nowhere else
-//!    config ──────┘          shared by both: refusal, event, metrics, published, process
+//!    config ──────┘          shared by both: refusal, event, metrics, published, providers, question, process
 //! ```
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
@@ -29,8 +29,10 @@ pub mod demo;
 pub mod event;
 pub mod metrics;
 pub mod process;
+pub mod providers;
 pub mod proxy;
 pub mod published;
+pub mod question;
 pub mod refusal;
 pub mod server;
 mod sys;

@@ -85,6 +85,8 @@ pub enum CloseReason {
     UpstreamReset,
     /// Liveness ended one leg.
     DeadPeer,
+    /// The credential ended.
+    Expired,
     /// Closed by the paced drain.
     Drained,
     /// Closed at once at shutdown.
@@ -95,12 +97,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ClientClosed,
         Self::UpstreamClosed,
         Self::ClientReset,
         Self::UpstreamReset,
         Self::DeadPeer,
+        Self::Expired,
         Self::Drained,
         Self::Shutdown,
         Self::ConnectionError,
@@ -114,6 +117,7 @@ impl CloseReason {
             Self::ClientReset => "client_reset",
             Self::UpstreamReset => "upstream_reset",
             Self::DeadPeer => "dead_peer",
+            Self::Expired => "expired",
             Self::Drained => "drained",
             Self::Shutdown => "shutdown",
             Self::ConnectionError => "connection_error",
@@ -137,12 +141,16 @@ pub struct CoreMetrics {
     pub handshake: Histogram,
     pub to_upstream_bytes: Counter,
     pub to_client_bytes: Counter,
-    pub closed: [Counter; 8],
+    pub closed: [Counter; 9],
     pub refusals: Labelled,
     pub requests: Labelled,
     pub connect_failures: Labelled,
     pub upstream_errors: Counter,
     pub upstream_timeouts: Counter,
+    pub auth_allowed: Counter,
+    pub auth_blocked: Counter,
+    pub jwt_cache_hits: Counter,
+    pub jwt_cache_misses: Counter,
 }
 
 impl CoreMetrics {
@@ -176,6 +184,9 @@ impl CoreMetrics {
 pub struct ControlMetrics {
     pub reloads_ok: Counter,
     pub reloads_failed: Counter,
+    pub kratos_cache_hits: Counter,
+    pub kratos_cache_misses: Counter,
+    pub kratos_cache_merged: Counter,
 }
 
 /// The counters of the event writer; several threads count drops.

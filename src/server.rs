@@ -19,6 +19,7 @@ use crate::control::{self, ControlParts, Origin};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
 use crate::process::{Phase, Process, VERSION};
+use crate::providers::{self, ProviderQuestions};
 use crate::proxy::core::{Command, CoreParts, prepare_listener};
 use crate::published::Published;
 
@@ -132,8 +133,11 @@ impl Server {
             control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
         let policy = Published::new(Policy::new(config, addresses));
         let process = Process::new(started, listen, workers, driver, connections_max);
-        let parts = CoreParts { number: 0, mode, process: Arc::new(process), metrics, events };
-        let server = Self::serve(parts, policy, origin, seats, listeners, writer)?;
+        let (providers, questions) = providers::connect();
+        let process = Arc::new(process);
+        let parts = CoreParts { number: 0, mode, process, metrics, events, providers };
+        let control = (origin, questions);
+        let server = Self::serve(parts, policy, control, seats, listeners, writer)?;
         server.announce();
         Ok(server)
     }
@@ -142,7 +146,7 @@ impl Server {
     fn serve(
         parts: CoreParts,
         policy: Published<Policy>,
-        origin: Option<Origin>,
+        (origin, questions): (Option<Origin>, ProviderQuestions),
         seats: Vec<Seat>,
         listeners: Vec<TcpListener>,
         writer: EventWriter,
@@ -159,6 +163,8 @@ impl Server {
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
             process: Arc::clone(&parts.process),
+            keys: parts.providers.keys.clone(),
+            questions: Some(questions),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;

@@ -9,10 +9,15 @@
 
 pub mod address;
 pub mod api_key;
+pub mod authentication;
+pub mod cache;
 pub mod credential;
+pub mod header_value;
+pub mod jwt;
 pub mod kratos_paths;
 pub mod origin;
 pub mod paths;
 pub mod policy;
 pub mod roles;
 pub mod security_headers;
+pub mod session;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::client_address;
+use super::authentication::Authentication;
 use super::paths::MatchingPath;
 use super::security_headers;
 use crate::config::{Config, SecurityHeaders, UpstreamTarget};
-use crate::refusal::Refusal;
 use crate::wire::answer::{AnswerHeaders, Via};
 use crate::wire::request::RequestHead;
 
@@ -26,6 +26,8 @@ pub struct Policy {
     pub addresses: Addresses,
     /// What the proxy sets on every answer.
     pub answer_headers: AnswerHeaders,
+    /// Who has to prove what.
+    pub authentication: Authentication,
     patterns: Vec<Arc<str>>,
     other: Arc<str>,
     none: Arc<str>,
@@ -38,29 +40,6 @@ pub enum Addresses {
     Tcp(Vec<SocketAddr>),
     /// A Unix stream socket.
     Unix(PathBuf),
-}
-
-/// Who a request is from, as far as the upstream and the limits are concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// Mode `none`: nobody was asked.
-    Anonymous,
-}
-
-impl Identity {
-    /// The identity headers that are set for the upstream.
-    pub fn headers(&self) -> &[(&str, &str)] {
-        match self {
-            Self::Anonymous => &[],
-        }
-    }
-}
-
-/// What the checks found out about an admitted request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admitted {
-    /// Who it is from.
-    pub identity: Identity,
 }
 
 /// Where a request comes from (contract section 9.1).
@@ -94,6 +73,7 @@ impl Policy {
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
+            authentication: Authentication::new(&config),
             config,
             upstream_url: upstream_url.into(),
             upstream_authority: upstream_authority.into(),
@@ -114,12 +94,6 @@ impl Policy {
             &self.config.server.trusted_proxies,
         );
         Origin { peer, client, peer_trusted }
-    }
-
-    /// The checks, in the order of the contract; the first refusal ends it. In the open case there is nothing to refuse:
-    /// address filter, per-address limits, origin, authentication and per-user limits take their places here.
-    pub fn admit(&self, _head: &RequestHead<'_>, _origin: &Origin) -> Result<Admitted, Refusal> {
-        Ok(Admitted { identity: Identity::Anonymous })
     }
 
     /// How many bytes of content a request to `path` may have (`body_size`); `None` = any number. The longest override

@@ -2,6 +2,12 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+#[cfg(test)]
+mod double;
+mod fetch;
+mod identities;
+pub mod jwks;
+pub mod kratos;
 mod probe;
 mod reload;
 mod resolve;
@@ -15,12 +21,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc as changes;
 use tokio::time::Instant;
 
+use crate::admission::jwt::Keys;
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
 use crate::config::{Source, UpstreamTarget};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
 use crate::process::Process;
+use crate::providers::ProviderQuestions;
 use crate::published::Published;
 
 use reload::{Reload, Trigger};
@@ -55,6 +63,10 @@ pub struct ControlParts {
     pub metrics: Arc<ControlMetrics>,
     /// Where the probe of the upstream tells what it found out.
     pub process: Arc<Process>,
+    /// Where the keys of tokens go.
+    pub keys: Published<Keys>,
+    /// What the cores ask about identities.
+    pub questions: Option<ProviderQuestions>,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -110,7 +122,7 @@ impl StopSignals {
 
 /// Reloads at SIGHUP and when the file has changed. Reading files may take for ever, on a network file system for
 /// instance; this task waits for it, the others do not.
-async fn run(parts: ControlParts, mut hangup: Signal) {
+async fn run(mut parts: ControlParts, mut hangup: Signal) {
     let (seen, mut changes) = changes::channel(16);
     let config = parts.policy.current().config.clone();
     let mut watcher = match config.path.filter(|_| config.watch.enabled) {
@@ -118,7 +130,8 @@ async fn run(parts: ControlParts, mut hangup: Signal) {
         None => None,
     };
     let probe = probe::start(&parts);
-    let mut reload = Reload::new(parts, probe);
+    let identities = parts.questions.take().map(|questions| identities::start(&parts, questions));
+    let mut reload = Reload::new(parts, probe, identities);
     // What changed between the load and the watch is found by one look after the watch stands.
     let mut settled: Option<Instant> = Some(now() + config.watch.debounce);
     let mut look_again = now() + watch::LOOK_AGAIN;

@@ -144,6 +144,10 @@ fn payload_keys_are_alphabetical_in_every_event() {
             trigger_source: "signal",
             validation_errors: &lists,
         },
+        Event::AuthProviderUnavailable { affected_path: "/ws", error: "e", provider_url: "u" },
+        Event::AuthProviderRecovered { provider_url: "u" },
+        Event::AuthJwksRefresh { jwks_url: "u", key_count: 2 },
+        Event::AuthJwksError { detail: "d", jwks_url: "u" },
     ];
     for event in events {
         let line = text(&event);
@@ -180,4 +184,37 @@ fn control_characters_never_reach_the_log_raw() {
     });
     assert_eq!(line.matches('\n').count(), 1);
     assert!(!line.contains('\r') && !line.contains('\u{1b}'));
+}
+
+#[test]
+fn the_events_of_providers_have_the_payload_of_the_contract() {
+    for (event, expected) in [
+        (
+            Event::AuthProviderUnavailable {
+                affected_path: "/ws",
+                error: "no answer in time",
+                provider_url: "http://k",
+            },
+            r#""event_type":"auth.provider_unavailable","severity":"high","category":"auth","payload":{"affected_path":"/ws","error":"no answer in time","provider_url":"http://k"}"#,
+        ),
+        (
+            Event::AuthProviderRecovered { provider_url: "http://k" },
+            r#""event_type":"auth.provider_recovered","severity":"info","category":"auth","payload":{"provider_url":"http://k"}"#,
+        ),
+        (
+            Event::AuthJwksRefresh { jwks_url: "http://j", key_count: 2 },
+            r#""event_type":"auth.jwks_refresh","severity":"info","category":"auth","payload":{"jwks_url":"http://j","key_count":2}"#,
+        ),
+        (
+            Event::AuthJwksError { detail: "unexpected status 500", jwks_url: "http://j" },
+            r#""event_type":"auth.jwks_error","severity":"medium","category":"auth","payload":{"detail":"unexpected status 500","jwks_url":"http://j"}"#,
+        ),
+    ] {
+        let line = text(&event);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let shown = ["event_type", "severity", "category", "payload"]
+            .map(|key| format!("\"{key}\":{}", value[key]));
+        assert_eq!(shown.join(","), expected);
+        assert!(line.contains("\"actor\":{\"type\":\"system\"}"), "{line}");
+    }
 }

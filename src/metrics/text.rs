@@ -25,6 +25,7 @@ pub fn render(metrics: &Metrics, process: &Process) -> String {
     text.connections(process);
     text.websocket();
     text.requests();
+    text.authentication();
     text.upstream(process);
     text.process_wide();
     text.out
@@ -209,6 +210,33 @@ impl Text<'_> {
         let name = "vibewarden_upstream_healthy";
         self.family(name, "gauge", "Whether the upstream answers its probe.");
         self.line(name, &[], healthy);
+    }
+
+    fn authentication(&mut self) {
+        let name = "vibewarden_auth_decisions_total";
+        self.family(name, "counter", "Decisions of authentication.");
+        for (decision, value) in [
+            ("allowed", self.sum(|core| core.auth_allowed.get())),
+            ("blocked", self.sum(|core| core.auth_blocked.get())),
+        ] {
+            self.line(name, &[("decision", decision)], value);
+        }
+        self.family(
+            "vibewarden_auth_cache_total",
+            "counter",
+            "Credentials by how their verdict was found.",
+        );
+        let control = &self.metrics.control;
+        for (cache, result, value) in [
+            ("jwt", "hit", self.sum(|core| core.jwt_cache_hits.get())),
+            ("jwt", "miss", self.sum(|core| core.jwt_cache_misses.get())),
+            ("kratos", "hit", control.kratos_cache_hits.get()),
+            ("kratos", "miss", control.kratos_cache_misses.get()),
+            ("kratos", "merged", control.kratos_cache_merged.get()),
+        ] {
+            let labels = [("cache", cache), ("result", result)];
+            self.line("vibewarden_auth_cache_total", &labels, value);
+        }
     }
 
     fn process_wide(&mut self) {

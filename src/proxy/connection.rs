@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::core::{ConnectionPlace, Core};
 use super::exchange::{Exchanged, Next, Outcome, PlainRequest, exchange};
@@ -30,6 +30,7 @@ struct Upgraded {
     at: Instant,
     early: Early,
     waiting: Option<Box<Waiting>>,
+    ends_at: Option<SystemTime>,
 }
 
 /// A client connection that carries a tunnel from now on.
@@ -66,8 +67,12 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
     match served {
         Some(None) => None,
         Some(Some(upgraded)) => {
-            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting } = *upgraded;
+            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, ends_at } =
+                *upgraded;
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
+            if let Some(ends_at) = ends_at {
+                core.expiries.add(&tunnel, ends_at);
+            }
             Some(Box::new(Opened { tunnel, facts, at, early, waiting }))
         }
         None => {
@@ -99,7 +104,8 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             }
         };
         let (policy, started) = (core.policy(), clock::now());
-        let judged = judge(&policy, buffer.filled().get(..head_bytes).unwrap_or_default(), peer);
+        let head = buffer.filled().get(..head_bytes).unwrap_or_default();
+        let judged = judge(core, &policy, head, peer).await;
         buffer.consume(head_bytes);
         buffer.release_if_empty();
         let goes_on = match judged {
@@ -156,9 +162,16 @@ async fn conclude_upgrade(
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
             report::proxied(core, policy, &attempt.facts, &proxied(101, answer_bytes));
-            let facts = attempt.facts;
-            let upgraded = Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting };
-            return Some(Box::new(upgraded));
+            let Attempt { facts, ends_at, .. } = attempt;
+            return Some(Box::new(Upgraded {
+                upstream,
+                upstream_is_tcp,
+                facts,
+                at,
+                early,
+                waiting,
+                ends_at,
+            }));
         }
         Opening::Declined { status, answer_bytes, is_whole } => {
             core.metrics.upgrade(UpgradeResult::Declined);
@@ -239,13 +252,13 @@ async fn refuse(
     report::refused(core, policy, facts, refusal);
     let goes_on = goes_on && !core.is_draining();
     let mut out = Vec::with_capacity(512);
-    refusal.answer().write(
-        &mut out,
-        facts.request_id(),
-        facts.method() == "HEAD",
-        !goes_on,
-        headers,
-    );
+    let (answer, id) = (refusal.answer(), facts.request_id());
+    if answer.status == 302 {
+        let login_url = policy.authentication.login_url();
+        answer.write_redirect(&mut out, id, login_url, !goes_on, headers);
+    } else {
+        answer.write(&mut out, id, facts.method() == "HEAD", !goes_on, headers);
+    }
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !goes_on {
         client.linger(&core.scratch).await;

@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{Either, select};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,15 +20,18 @@ use slab::Slab;
 
 use super::connection;
 use super::driver::Mode;
+use super::expiries::Expiries;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
 use super::stream::{Socket, clear_liveness, set_liveness};
 use super::tunnels::{Tunnels, share_interval};
+use crate::admission::jwt::{Keys, TokenCache};
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::EventSender;
 use crate::metrics::{CloseReason, CoreMetrics, Metrics};
 use crate::process::Process;
+use crate::providers::Providers;
 use crate::published::Reader;
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
@@ -55,6 +58,12 @@ const REQUEST_GRACE: Duration = Duration::from_secs(5);
 /// For connections that were cut at the very end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// Verified tokens that one core remembers.
+const TOKENS_MAX: usize = 16 * 1024;
+
+/// How often ended credentials are looked for: a tunnel ends within a second of its credential.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(400);
+
 /// A longer drain is as good as none; the bound keeps the arithmetic of deadlines safe.
 const DRAIN_MAX: Duration = Duration::from_hours(24 * 365);
 
@@ -79,6 +88,8 @@ pub struct CoreParts {
     pub metrics: Arc<Metrics>,
     /// The event log.
     pub events: EventSender,
+    /// Whom to ask about identities.
+    pub providers: Providers,
 }
 
 /// What the connections of one core share.
@@ -92,6 +103,10 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) tunnels: Tunnels,
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) providers: Providers,
+    pub(crate) tokens: RefCell<TokenCache>,
+    pub(crate) expiries: Expiries,
+    keys: RefCell<Reader<Keys>>,
     policy: RefCell<Reader<Policy>>,
     turns: Option<Turns>,
     draining: Notice,
@@ -105,6 +120,16 @@ impl Core {
     /// The policy in force now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.policy.borrow_mut().load()
+    }
+
+    /// The keys of tokens that are known now.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.keys.borrow_mut().load()
+    }
+
+    /// Whether newer keys were asked for so lately that it is of no use to ask again.
+    pub(crate) fn keys_are_quiet(&self) -> bool {
+        self.keys().quiet_until.is_some_and(|until| clock::now() < until)
     }
 
     /// Completes when the drain has begun.
@@ -176,6 +201,10 @@ pub async fn run(
         pool: Pool::default(),
         tunnels: Tunnels::default(),
         buffers: RefCell::default(),
+        tokens: RefCell::new(TokenCache::new(TOKENS_MAX)),
+        expiries: Expiries::default(),
+        keys: RefCell::new(parts.providers.keys.reader()),
+        providers: parts.providers,
         policy: RefCell::new(policy),
         turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
         draining: Notice::default(),
@@ -187,6 +216,7 @@ pub async fn run(
     let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
     monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
     monoio::spawn(keep_pool(Rc::clone(&core)));
+    monoio::spawn(keep_expiries(Rc::clone(&core)));
     if core.turns.is_some() {
         monoio::spawn(give_turns(Rc::clone(&core)));
     }
@@ -323,6 +353,14 @@ async fn keep_pool(core: Rc<Core>) {
     loop {
         monoio::time::sleep(SWEEP_INTERVAL).await;
         core.pool.sweep(&core.policy().addresses, clock::now());
+    }
+}
+
+/// Ends tunnels whose credential has ended.
+async fn keep_expiries(core: Rc<Core>) {
+    loop {
+        monoio::time::sleep(EXPIRY_INTERVAL).await;
+        core.expiries.end_due(SystemTime::from(clock::wall()));
     }
 }
 

@@ -200,7 +200,7 @@ impl Exchange<'_> {
                 let limits = ContentLimits {
                     trailer_bytes_max: self.policy.config.server.max_header_bytes,
                     content_bytes_max: self.request.content_bytes_max,
-                    reserved_names: &[],
+                    reserved_names: self.policy.authentication.reserved_names(),
                 };
                 let mut passage = Passage::new(ContentFraming::Chunked, limits);
                 let consumed = passage

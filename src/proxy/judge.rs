@@ -1,12 +1,16 @@
-//! What the checks make of a request head: everything that is decided before anybody else is asked.
+//! What the checks make of a request head: everything that is decided before the upstream is asked.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
+use super::core::Core;
 use super::exchange::PlainRequest;
 use super::facts::{Facts, new_request_id};
+use super::identify::identify;
 use super::own_endpoint;
+use crate::admission::authentication::Identity;
 use crate::admission::paths::MatchingPath;
-use crate::admission::policy::Policy;
+use crate::admission::policy::{Origin, Policy};
 use crate::refusal::Refusal;
 use crate::wire::forward::{self, Forwarding, Purpose};
 use crate::wire::head::Framing;
@@ -44,17 +48,24 @@ pub(crate) struct Attempt {
     pub(crate) forwarded_head: Vec<u8>,
     pub(crate) accept: Accept,
     pub(crate) head_bytes: usize,
+    /// When the tunnel has to end because its credential does.
+    pub(crate) ends_at: Option<SystemTime>,
     pub(crate) facts: Facts,
 }
 
-/// Steps 2 to 11 of section 5.1: everything that is decided from the head alone.
-pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected> {
+/// Steps 2 to 11 of section 5.1: everything before the upstream is asked.
+pub(crate) async fn judge(
+    core: &Core,
+    policy: &Policy,
+    head: &[u8],
+    peer: IpAddr,
+) -> Result<Judged, Rejected> {
     let parsed = RequestHead::parse(head)
         .map_err(|error| Rejected::malformed(error.into(), Facts::refused(peer, head), false))?;
     let origin = policy.origin(&parsed, peer);
     let mut new_id = String::new();
     let request_id = forward::request_id(&parsed).unwrap_or_else(|| new_request_id(&mut new_id));
-    let facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
+    let mut facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
         Err(error) => return Err(Rejected::malformed(error.into(), facts, true)),
@@ -63,43 +74,38 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
         return Ok(Judged::Own(own_endpoint::Request::of(&parsed, request_id)));
     }
     let is_upgrade = upgrade.is_some();
-    let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
-    let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
-    let content_bytes_max = policy.content_bytes_max(&MatchingPath::of(parsed.path()));
-    let admitted = policy.admit(&parsed, &origin).and_then(|admitted| {
-        match (parsed.framing, content_bytes_max) {
-            (Framing::Length(length), Some(most)) if length > most => Err(Refusal::PayloadTooLarge),
-            _ => Ok(admitted),
+    let path = MatchingPath::of(parsed.path());
+    let content_bytes_max = policy.content_bytes_max(&path);
+    let admitted = match identify(core, policy, &parsed, &path, is_upgrade).await {
+        Ok(identity) => {
+            facts.identify(&identity);
+            check_length(parsed.framing, content_bytes_max).map(|()| identity)
         }
-    });
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
+        Err(refusal) => Err(refusal),
+    };
+    let identity = match admitted {
+        Ok(identity) => identity,
         Err(refusal) => {
+            let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
+            let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
             let past_own_endpoints = true;
             return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
         }
     };
-    let forwarding = Forwarding {
-        target: None,
-        hidden_subprotocols: &[],
-        client: origin.client,
-        peer: origin.peer,
-        peer_trusted: origin.peer_trusted,
-        tls: false,
-        request_id,
-        upstream_authority: &policy.upstream_authority,
-        identity: admitted.identity.headers(),
-        identity_names: &[],
-        api_key_header: None,
-    };
+    if policy.authentication.is_on() {
+        core.metrics.auth_allowed.add(1);
+    }
     let purpose = if is_upgrade { Purpose::Upgrade } else { Purpose::Plain };
-    let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
-    forward::write_request(&mut forwarded_head, &parsed, &forwarding, purpose);
+    let forwarded_head = forwarded(policy, &parsed, &origin, request_id, &identity, purpose);
     let head_bytes = head.len();
     Ok(match upgrade {
-        Some(upgrade) => {
-            Judged::Upgrade(Attempt { forwarded_head, accept: upgrade.accept(), head_bytes, facts })
-        }
+        Some(upgrade) => Judged::Upgrade(Attempt {
+            forwarded_head,
+            accept: upgrade.accept(),
+            head_bytes,
+            ends_at: identity.ends_at().filter(|_| policy.config.close_on_expiry),
+            facts,
+        }),
         None => Judged::Plain(PlainRequest {
             forwarded_head,
             framing: parsed.framing,
@@ -113,5 +119,43 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
     })
 }
 
-/// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
-const FORWARDED_EXTRA_BYTES: usize = 320;
+/// Step 11, as far as the head decides it.
+fn check_length(framing: Framing, content_bytes_max: Option<u64>) -> Result<(), Refusal> {
+    match (framing, content_bytes_max) {
+        (Framing::Length(length), Some(most)) if length > most => Err(Refusal::PayloadTooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// The head as the upstream gets it.
+fn forwarded(
+    policy: &Policy,
+    head: &RequestHead<'_>,
+    origin: &Origin,
+    request_id: &str,
+    identity: &Identity,
+    purpose: Purpose,
+) -> Vec<u8> {
+    let sources = policy.authentication.sources();
+    let target = sources.forwarded_target(head.target);
+    let hidden_subprotocols: Vec<&str> = sources.subprotocol_prefixes().collect();
+    let forwarding = Forwarding {
+        target: Some(&*target),
+        hidden_subprotocols: &hidden_subprotocols,
+        client: origin.client,
+        peer: origin.peer,
+        peer_trusted: origin.peer_trusted,
+        tls: false,
+        request_id,
+        upstream_authority: &policy.upstream_authority,
+        identity: &identity.headers(),
+        identity_names: &policy.authentication.identity_names(),
+        api_key_header: Some(&policy.config.auth.api_key_header),
+    };
+    let mut out = Vec::with_capacity(head.target.len() + FORWARDED_EXTRA_BYTES);
+    forward::write_request(&mut out, head, &forwarding, purpose);
+    out
+}
+
+/// Room for what the proxy adds to a head, so that the forwarded head is allocated once; `write_request` reserves the rest.
+const FORWARDED_EXTRA_BYTES: usize = 1024;

@@ -15,7 +15,17 @@ fn parts(mode: Mode, listen: SocketAddr) -> (CoreParts, Published<Policy>) {
     let (events, _) = crate::event::start(io::sink(), Arc::clone(&metrics.event_log)).unwrap();
     let driver = crate::process::DriverReport { name: "", mode: "", reason: String::new() };
     let process = Arc::new(Process::new(clock::now(), listen, 1, driver, u32::MAX));
-    (CoreParts { number: 0, mode, process, metrics, events }, policy)
+    (
+        CoreParts {
+            number: 0,
+            mode,
+            process,
+            metrics,
+            events,
+            providers: crate::providers::connect().0,
+        },
+        policy,
+    )
 }
 
 /// The first connection is answered before a full backlog is empty.
