@@ -8,4 +8,8 @@
 )]
 
 pub mod address;
+pub mod filter;
+mod keyed;
+pub mod limit;
 pub mod policy;
+pub mod quota;

@@ -6,6 +6,7 @@ mod checks;
 mod environment;
 mod expand;
 mod layers;
+mod limits;
 mod mistakes;
 mod print;
 mod resolve;
@@ -33,10 +34,18 @@ use mistakes::{Mistake, Problem};
 use print::Secrets;
 use settings::Settings;
 
+pub use limits::{
+    Allowance, IpFilter, IpFilterMode, RateLimit, RateLimitStore, RedisLocation, RedisStore,
+    Secret, TunnelQuota,
+};
 pub use mistakes::Mistakes;
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
+
+/// The keys that make private and loopback peers trusted where `server.trusted_proxies` is empty (contract section 9.1).
+const TRUST_PROXY_HEADERS: [&str; 2] =
+    ["rate_limit.trust_proxy_headers", "ip_filter.trust_proxy_headers"];
 
 /// Largest configuration file; YAML aliases multiply, and `serde_yaml` bounds them by the size of the text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -72,6 +81,12 @@ pub struct Config {
     pub upstream: Upstream,
     /// `resilience.timeout`: connect begins → head of the final answer; `None` = off.
     pub upstream_head_timeout: Option<Duration>,
+    /// `rate_limit`
+    pub rate_limit: RateLimit,
+    /// `websocket.max_per_ip`, `websocket.max_per_user`
+    pub tunnel_quota: TunnelQuota,
+    /// `ip_filter`
+    pub ip_filter: IpFilter,
     /// `log`
     pub log: Log,
     /// `telemetry` (or `metrics`)
@@ -107,6 +122,11 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Private and loopback peers are believed too, where `trusted_proxies` is empty: `rate_limit.trust_proxy_headers` or
+    /// `ip_filter.trust_proxy_headers`.
+    pub trust_proxy_headers: bool,
+    /// Every connection begins with a PROXY header from a trusted peer.
+    pub proxy_protocol: bool,
     /// Which driver to try.
     pub driver: DriverChoice,
     /// Worker threads; 0 = one per usable core.
@@ -116,7 +136,7 @@ pub struct Server {
 }
 
 /// An address block, `address/prefix_length`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr {
     /// Network address (host bits are zero).
     pub network: IpAddr,
@@ -363,6 +383,9 @@ impl Config {
             server: Server::from_settings(&settings),
             upstream: Upstream { target: UpstreamTarget::from_settings(&settings) },
             upstream_head_timeout: settings.timeout("resilience.timeout"),
+            rate_limit: RateLimit::from_settings(&settings),
+            tunnel_quota: TunnelQuota::from_settings(&settings),
+            ip_filter: IpFilter::from_settings(&settings),
             log: Log::from_settings(&settings),
             telemetry: Telemetry {
                 enabled: settings.bool("telemetry.enabled")
@@ -391,11 +414,9 @@ impl Server {
             idle_timeout: settings.timeout("server.idle_timeout"),
             dead_peer_after: settings.timeout("server.dead_peer_after"),
             drain_timeout: settings.duration("server.drain_timeout"),
-            trusted_proxies: settings
-                .list("server.trusted_proxies")
-                .iter()
-                .filter_map(|block| Cidr::parse(block))
-                .collect(),
+            trusted_proxies: Cidr::list(settings.list("server.trusted_proxies")),
+            trust_proxy_headers: TRUST_PROXY_HEADERS.iter().any(|key| settings.bool(key)),
+            proxy_protocol: settings.bool("server.proxy_protocol"),
             driver: match settings.text("server.driver") {
                 "io_uring" => DriverChoice::IoUring,
                 "epoll" => DriverChoice::Epoll,

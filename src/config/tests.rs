@@ -3,6 +3,7 @@
 mod environment;
 mod expansion;
 mod files;
+mod limits;
 mod mistakes;
 mod plugins;
 mod printing;

@@ -8,12 +8,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("auth.mode", "none"),
     ("auth.role_paths", "{}"),
     ("auth.api_key.scope_rules", "[]"),
-    ("rate_limit.enabled", "false"),
-    ("rate_limit.trust_proxy_headers", "false"),
-    ("ip_filter.enabled", "false"),
-    ("ip_filter.trust_proxy_headers", "false"),
-    ("websocket.max_per_ip", "0"),
-    ("websocket.max_per_user", "0"),
     ("websocket.allowed_origins", "[]"),
     ("websocket.close_on_expiry", "false"),
     ("body_size.max", "0"),
@@ -21,7 +15,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("security_headers.enabled", "false"),
     ("security_headers.suppress_via_header", "true"),
     ("upstream.health.enabled", "false"),
-    ("server.proxy_protocol", "false"),
 ];
 
 /// The value that means "off" for a key that is not implemented yet.

@@ -266,6 +266,10 @@ fn u_urls() {
     why("kratos: {public_url: 'http://a/b?c'}", "a query");
     why("rate_limit: {redis: {url: 'http://a'}}", "redis://");
     why("rate_limit: {redis: {url: 'redis://'}}", "no host");
+    why("rate_limit: {redis: {url: 'redis://h/x'}}", "database");
+    why("rate_limit: {redis: {url: 'redis://h/1/2'}}", "database");
+    why("rate_limit: {redis: {url: 'redis://h?a=b'}}", "a query");
+    why("rate_limit: {redis: {url: 'unix:///run/redis.sock'}}", "no host");
     why("rate_limit: {redis: {address: 'a'}}", "no port");
     loaded(
         "auth: {login_url: 'https://a/b?c', jwt: {jwks_url: 'https://a/b'}}\nkratos: {public_url: 'http://a/b/'}",
@@ -427,8 +431,6 @@ fn c_keys_that_disagree() {
 const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("tls: {enabled: true}", "tls.enabled: is not implemented in this version yet; remove it or set it to false"),
     ("auth: {mode: jwt}", "auth.mode: is not implemented in this version yet; remove it or set it to none"),
-    ("rate_limit: {enabled: true}", "rate_limit.enabled: is not implemented in this version yet; remove it or set it to false"),
-    ("websocket: {max_per_ip: 1}", "websocket.max_per_ip: is not implemented in this version yet; remove it or set it to 0"),
     ("websocket: {allowed_origins: ['*']}", "websocket.allowed_origins: is not implemented in this version yet; remove it or set it to []"),
     ("body_size: {max: 1MB}", "body_size.max: is not implemented in this version yet; remove it or set it to 0"),
 ];
@@ -439,16 +441,11 @@ fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
     for (key, on, off) in [
         ("auth.role_paths", "{admin: [/a]}", "{}"),
         ("auth.api_key.scope_rules", "[{path: /a}]", "[]"),
-        ("rate_limit.trust_proxy_headers", "true", "false"),
-        ("websocket.max_per_user", "1", "0"),
         ("websocket.close_on_expiry", "true", "false"),
-        ("ip_filter.enabled", "true", "false"),
-        ("ip_filter.trust_proxy_headers", "true", "false"),
         ("body_size.overrides", "[{path: /a, max: 1}]", "[]"),
         ("security_headers.enabled", "true", "false"),
         ("security_headers.suppress_via_header", "false", "true"),
         ("upstream.health.enabled", "true", "false"),
-        ("server.proxy_protocol", "true", "false"),
     ] {
         assert_eq!(lines(&nested(key, on)).len(), 1, "{key}");
         assert!(
@@ -457,13 +454,13 @@ fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
         );
         assert_eq!(config(&nested(key, off)), Config::default(), "{key}");
     }
-    let by_env = lines_with("", &[("VIBEWARDEN_RATE_LIMIT_ENABLED", "true")]);
-    assert!(by_env[0].starts_with("rate_limit.enabled: is not implemented"));
+    let by_env = lines_with("", &[("VIBEWARDEN_TLS_ENABLED", "true")]);
+    assert!(by_env[0].starts_with("tls.enabled: is not implemented"));
 }
 
 #[test]
 fn all_mistakes_are_found_in_one_pass() {
     let text = "server: {port: x, host: y, prot: 1}\nlog: {level: loud}\nplugins: {tls: {enabled: maybe}, what: {}}\n\
-                waf: {mode: block}\nupstream: {url: 'https://a'}\nrate_limit: {enabled: true}\nname: '${NOPE}'\n";
+                waf: {mode: block}\nupstream: {url: 'https://a'}\nrate_limit: {store: redis}\nname: '${NOPE}'\n";
     assert_eq!(lines_with(text, &[("VIBEWARDEN_WATCH_DEBOUNCE", "soon")]).len(), 11);
 }

@@ -18,12 +18,11 @@ plugins:
     assert_eq!(layers.mistakes, []);
     assert_eq!(layers.user_management, Some(true));
     assert_eq!(layers.given["rate_limit.enabled"].place, "plugins.rate-limiting.enabled");
-    // until the two sections exist, asking for them is a mistake
+    // until the section exists, asking for it is a mistake
     assert_eq!(
         lines(text),
         [
             "plugins.user-management.enabled: is not implemented in this version yet; remove it or set it to false",
-            "plugins.rate-limiting.enabled: is not implemented in this version yet; remove it or set it to false",
         ]
     );
 }
