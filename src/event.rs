@@ -45,6 +45,24 @@ pub enum Event<'a> {
         reason: &'static str,
         status_code: u16,
     },
+    /// `rate_limit.blocked` by a bucket
+    RateLimitBlocked {
+        request: RequestFacts<'a>,
+        burst: u32,
+        identifier: &'a str,
+        limit_type: &'static str,
+        requests_per_second: f64,
+        retry_after_seconds: u64,
+    },
+    /// `rate_limit.blocked` by a count of tunnels
+    ConnectionLimitBlocked {
+        request: RequestFacts<'a>,
+        identifier: &'a str,
+        limit: u32,
+        limit_type: &'static str,
+    },
+    /// `ip_filter.blocked`
+    IpFilterBlocked { request: RequestFacts<'a>, mode: &'static str },
     /// `upstream.timeout`
     UpstreamTimeout { request: RequestFacts<'a>, timeout_ms: u64 },
     /// `upstream.unavailable`
@@ -82,6 +100,10 @@ pub enum Event<'a> {
         trigger_source: &'static str,
         validation_errors: &'a [String],
     },
+    /// `rate_limit.store_fallback`
+    RateLimitStoreFallback { reason: &'a str },
+    /// `rate_limit.store_recovered`
+    RateLimitStoreRecovered,
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -100,10 +122,27 @@ struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    risk_signals: Option<[RiskSignal; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     triggered_by: Option<&'static str>,
 }
+
+/// How much an event says against its client.
+#[derive(Clone, Copy, Serialize)]
+struct RiskSignal {
+    signal: &'static str,
+    /// From 0 to 1.
+    score: f64,
+    details: &'static str,
+}
+
+const RATE_LIMIT_EXCEEDED: RiskSignal = RiskSignal {
+    signal: "rate_limit_exceeded",
+    score: 0.5,
+    details: "the client asks for more than its limit allows",
+};
 
 struct Timestamp(jiff::Timestamp);
 
@@ -135,6 +174,8 @@ enum Value<'a> {
     Number(u64),
     /// Milliseconds, written as seconds: whole where they are whole.
     Seconds(u64),
+    /// Written as a whole number where it is one.
+    Float(f64),
     Truth(bool),
     Text(&'a str),
     MaybeText(Option<&'a str>),
@@ -142,6 +183,9 @@ enum Value<'a> {
     Texts(&'a [&'static str]),
     Lines(&'a [String]),
 }
+
+/// Whole numbers below 2^53 are exact in an `f64`.
+const WHOLE_BELOW: f64 = 9_007_199_254_740_992.0;
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -155,6 +199,11 @@ impl Serialize for Payload<'_> {
                 Value::Seconds(ms) => {
                     map.serialize_entry(key, &Duration::from_millis(*ms).as_secs_f64())?;
                 }
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and fits")]
+                Value::Float(number) if number.fract() == 0.0 && number.abs() < WHOLE_BELOW => {
+                    map.serialize_entry(key, &(*number as i64))?;
+                }
+                Value::Float(number) => map.serialize_entry(key, number)?,
                 Value::Truth(truth) => map.serialize_entry(key, truth)?,
                 Value::Text(text) | Value::MaybeText(Some(text)) => {
                     map.serialize_entry(key, text)?;
@@ -192,6 +241,7 @@ struct Kind {
     category: &'static str,
     summary: &'static str,
     outcome: Option<&'static str>,
+    risk_signal: Option<RiskSignal>,
     triggered_by: Option<&'static str>,
 }
 
@@ -201,8 +251,23 @@ const fn kind(
     category: &'static str,
     summary: &'static str,
 ) -> Kind {
-    Kind { event_type, severity, category, summary, outcome: None, triggered_by: None }
+    Kind {
+        event_type,
+        severity,
+        category,
+        summary,
+        outcome: None,
+        risk_signal: None,
+        triggered_by: None,
+    }
 }
+
+/// Both forms of `rate_limit.blocked`.
+const RATE_LIMIT_BLOCKED: Kind = Kind {
+    risk_signal: Some(RATE_LIMIT_EXCEEDED),
+    ..kind("rate_limit.blocked", "medium", "resilience", "More than its limit allows: ")
+        .ended("rate_limited", Some("rate_limit_middleware"))
+};
 
 impl Kind {
     const fn ended(self, outcome: &'static str, triggered_by: Option<&'static str>) -> Self {
@@ -261,6 +326,7 @@ impl Kind {
             actor,
             resource,
             outcome: self.outcome,
+            risk_signals: self.risk_signal.map(|signal| [signal]),
             request_id,
             triggered_by: self.triggered_by,
         };
@@ -285,7 +351,13 @@ impl Event<'_> {
             Self::RequestBlocked { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
+            Self::RateLimitBlocked { .. }
+            | Self::ConnectionLimitBlocked { .. }
+            | Self::IpFilterBlocked { .. } => self.limited_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
+            Self::RateLimitStoreFallback { .. } | Self::RateLimitStoreRecovered => {
+                self.store_line(at)
+            }
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
         }
     }
@@ -392,6 +464,82 @@ impl Event<'_> {
                     ("upstream", Value::Text(upstream)),
                 ],
             ),
+            _ => Vec::new(),
+        }
+    }
+
+    fn limited_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        match *self {
+            Self::RateLimitBlocked {
+                request,
+                burst,
+                identifier,
+                limit_type,
+                requests_per_second,
+                retry_after_seconds,
+            } => RATE_LIMIT_BLOCKED.of_request(
+                at,
+                &request,
+                &[
+                    ("burst", Value::Number(burst.into())),
+                    ("client_ip", Value::Address(request.client)),
+                    ("identifier", Value::Text(identifier)),
+                    ("limit_type", Value::Text(limit_type)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("requests_per_second", Value::Float(requests_per_second)),
+                    ("retry_after_seconds", Value::Number(retry_after_seconds)),
+                ],
+            ),
+            Self::ConnectionLimitBlocked { request, identifier, limit, limit_type } => {
+                RATE_LIMIT_BLOCKED.of_request(
+                    at,
+                    &request,
+                    &[
+                        ("client_ip", Value::Address(request.client)),
+                        ("identifier", Value::Text(identifier)),
+                        ("limit", Value::Number(limit.into())),
+                        ("limit_type", Value::Text(limit_type)),
+                        ("method", Value::MaybeText(request.method)),
+                        ("path", Value::MaybeText(request.path)),
+                    ],
+                )
+            }
+            Self::IpFilterBlocked { request, mode } => {
+                kind("ip_filter.blocked", "medium", "policy", "Refused by its address: ")
+                    .ended("blocked", Some("ip_filter"))
+                    .of_request(
+                        at,
+                        &request,
+                        &[
+                            ("client_ip", Value::Address(request.client)),
+                            ("method", Value::MaybeText(request.method)),
+                            ("mode", Value::Text(mode)),
+                            ("path", Value::MaybeText(request.path)),
+                        ],
+                    )
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn store_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        match *self {
+            Self::RateLimitStoreFallback { reason } => kind(
+                "rate_limit.store_fallback",
+                "high",
+                "resilience",
+                "Redis does not answer, rate limits are local: ",
+            )
+            .of_system(
+                at,
+                reason,
+                &[("reason", Value::Text(reason)), ("store", Value::Text("memory"))],
+            ),
+            Self::RateLimitStoreRecovered => {
+                kind("rate_limit.store_recovered", "info", "resilience", "Rate limits are in ")
+                    .of_system(at, "Redis again", &[("store", Value::Text("redis"))])
+            }
             _ => Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use super::panic::caught;
 use super::relay::relay;
 use super::stream::Socket;
 use super::tunnels::Tunnel;
+use crate::admission::address::client_key;
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::Event;
@@ -285,6 +286,7 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
     core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
     let request = facts.request();
     let upstream = &*policy.upstream_url;
+    let limit_key;
     let event = match answer.event {
         RefusalEvent::None => None,
         RefusalEvent::Blocked(blocked_by) => Some(Event::RequestBlocked {
@@ -293,6 +295,15 @@ async fn refuse(core: &Core, client: &Socket, policy: &Policy, facts: &Facts, re
             reason: answer.code,
             status_code: answer.status,
         }),
+        RefusalEvent::RateLimitBlocked(limit_type) => {
+            core.metrics.rate_limit_hit(limit_type);
+            limit_key =
+                client_key(request.client, policy.config.rate_limit.ipv6_prefix).to_string();
+            refusal.limit_event(request, &limit_key, &policy.config)
+        }
+        RefusalEvent::IpFilterBlocked => {
+            Some(Event::IpFilterBlocked { request, mode: policy.config.ip_filter.mode.word() })
+        }
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
             Some(Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream })
