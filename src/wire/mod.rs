@@ -15,6 +15,7 @@ pub mod forward;
 pub mod head;
 mod lines;
 pub mod oracle;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 #[cfg(test)]
