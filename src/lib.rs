@@ -6,7 +6,7 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio and notify live here and nowhere else
-//!    config ──────┘          shared by both: refusal, event, metrics, published, process
+//!    config ──────┘          shared by both: refusal, event, metrics, published, process, shared_store
 //! ```
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
@@ -33,5 +33,6 @@ pub mod proxy;
 pub mod published;
 pub mod refusal;
 pub mod server;
+pub mod shared_store;
 mod sys;
 pub mod wire;

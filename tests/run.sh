@@ -30,6 +30,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-ve
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 command -v ip >/dev/null || packages+=(iproute2)
+command -v redis-server >/dev/null || packages+=(redis-server)
 if ((${#packages[@]})); then
     say "installing ${packages[*]}"
     root=()

@@ -80,16 +80,11 @@ impl<K: Hash + Eq> Quota<K> {
         }
         let guard = self.counts.guard();
         loop {
-            let entered = match self.counts.get_key_value(key, &guard) {
-                Some((Entry(count), ())) => one_more(count, max.min(OPEN_MAX)),
-                None => {
-                    let first = Arc::new(Count { key: owned(key), number: AtomicU32::new(1) });
-                    match self.counts.try_insert(Entry(Arc::clone(&first)), (), &guard) {
-                        Ok(&()) => Entered::Yes(first),
-                        Err(_) => Entered::Gone,
-                    }
-                }
-            };
+            let found = self.counts.get_key_value(key, &guard);
+            let entered = found.map_or_else(
+                || first_one(&self.counts, owned(key)),
+                |(Entry(count), ())| one_more(count, max.min(OPEN_MAX)),
+            );
             match entered {
                 Entered::Yes(count) => {
                     return Some(Place { count, counts: Arc::clone(&self.counts) });
@@ -106,6 +101,14 @@ enum Entered<K> {
     Full,
     /// The count was dead, or another one came in between.
     Gone,
+}
+
+fn first_one<K: Hash + Eq>(counts: &Counts<K>, key: K) -> Entered<K> {
+    let first = Arc::new(Count { key, number: AtomicU32::new(1) });
+    match counts.try_insert(Entry(Arc::clone(&first)), (), &counts.guard()) {
+        Ok(&()) => Entered::Yes(first),
+        Err(_) => Entered::Gone,
+    }
 }
 
 fn one_more<K>(count: &Arc<Count<K>>, max: u32) -> Entered<K> {

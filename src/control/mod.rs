@@ -4,6 +4,7 @@
 
 mod reload;
 mod resolve;
+pub mod store;
 mod watch;
 
 use std::io;

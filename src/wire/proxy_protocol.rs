@@ -91,30 +91,33 @@ fn parse_v1(buffer: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
         [] | [b'\r'] => return Ok(None),
         _ => return Err(ProxyHeaderError::Line),
     }
-    let source = v1_source(line).ok_or(ProxyHeaderError::Parts)?;
+    let source = v1_source(line)?;
     Ok(Some(ProxyHeader { source, bytes: length + 2 }))
 }
 
-/// The source that a line without its end names.
-fn v1_source(line: &[u8]) -> Option<Option<SocketAddr>> {
-    let line = str::from_utf8(line).ok()?.strip_prefix("PROXY ")?;
+/// The source in a line without its end.
+fn v1_source(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     // What follows UNKNOWN is to be ignored.
-    if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
-        return Some(None);
+    if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
+        return Ok(None);
     }
+    v1_named(line).map(Some).ok_or(ProxyHeaderError::Parts)
+}
+
+fn v1_named(line: &[u8]) -> Option<SocketAddr> {
+    let line = str::from_utf8(line).ok()?.strip_prefix("PROXY ")?;
     let mut parts = line.split(' ');
     let mut next = || parts.next();
     let family = next()?;
     let (source, destination) = (next()?, next()?);
-    let (source_port, destination_port) = (v1_port(next()?)?, v1_port(next()?)?);
+    let (source_port, _) = (v1_port(next()?)?, v1_port(next()?)?);
     let address = |text: &str| match family {
         "TCP4" => text.parse().ok().map(IpAddr::V4),
         "TCP6" => text.parse().ok().map(IpAddr::V6),
         _ => None,
     };
     let (source, _) = (address(source)?, address(destination)?);
-    let _ = destination_port;
-    next().is_none().then_some(Some(client(source, source_port)))
+    next().is_none().then_some(client(source, source_port))
 }
 
 /// A decimal number without a sign or leading zeros.
@@ -159,29 +162,28 @@ fn parse_v2(buffer: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let Some((block, _)) = rest.split_at_checked(length) else {
         return Ok(None);
     };
-    let source = v2_source(&addresses, block).ok_or(ProxyHeaderError::Length)?;
+    let source = match addresses {
+        Addresses::Ignored => None,
+        Addresses::V4 => Some(v4_source(block).ok_or(ProxyHeaderError::Length)?),
+        Addresses::V6 => Some(v6_source(block).ok_or(ProxyHeaderError::Length)?),
+    };
     Ok(Some(ProxyHeader { source, bytes: V2_FIXED_BYTES + length }))
 }
 
-/// The source in the block, which is checked to its end.
-fn v2_source(addresses: &Addresses, block: &[u8]) -> Option<Option<SocketAddr>> {
-    let (source, extensions) = match addresses {
-        Addresses::Ignored => return Some(None),
-        Addresses::V4 => {
-            let ([a, b, c, d, _, _, _, _, high, low, _, _], rest) =
-                block.split_first_chunk::<12>()?;
-            let address = IpAddr::V4(Ipv4Addr::new(*a, *b, *c, *d));
-            (client(address, u16::from_be_bytes([*high, *low])), rest)
-        }
-        Addresses::V6 => {
-            let (octets, rest) = block.split_first_chunk::<16>()?;
-            let (_destination, rest) = rest.split_first_chunk::<16>()?;
-            let ([high, low, _, _], rest) = rest.split_first_chunk::<4>()?;
-            let address = IpAddr::V6(Ipv6Addr::from(*octets));
-            (client(address, u16::from_be_bytes([*high, *low])), rest)
-        }
-    };
-    are_extensions(extensions).then_some(Some(source))
+/// Source and destination address, source and destination port, extensions.
+fn v4_source(block: &[u8]) -> Option<SocketAddr> {
+    let ([a, b, c, d, _, _, _, _, high, low, _, _], rest) = block.split_first_chunk::<12>()?;
+    let address = IpAddr::V4(Ipv4Addr::new(*a, *b, *c, *d));
+    are_extensions(rest).then(|| client(address, u16::from_be_bytes([*high, *low])))
+}
+
+/// As [`v4_source`].
+fn v6_source(block: &[u8]) -> Option<SocketAddr> {
+    let (source, rest) = block.split_first_chunk::<16>()?;
+    let (_destination, rest) = rest.split_first_chunk::<16>()?;
+    let ([high, low, _, _], rest) = rest.split_first_chunk::<4>()?;
+    let address = IpAddr::V6(Ipv6Addr::from(*source));
+    are_extensions(rest).then(|| client(address, u16::from_be_bytes([*high, *low])))
 }
 
 /// Whether the bytes are type, length and value, again and again (section 2.2.7). Nobody here needs what they say.

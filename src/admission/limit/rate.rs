@@ -69,6 +69,11 @@ impl Wait {
         self.0
     }
 
+    /// This many seconds, at least 1.
+    pub fn of_seconds(seconds: u64) -> Self {
+        Self(seconds.max(1))
+    }
+
     /// No token will come.
     pub const NEVER: Self = Self(NEVER_SECONDS);
 

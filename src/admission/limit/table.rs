@@ -36,13 +36,14 @@ const SEGMENT_PLACES: usize = 1024;
 type Bucket<K> = Keyed<K, AtomicU64>;
 
 type Place<K> = ArcSwapOption<Bucket<K>>;
+type Segment<K> = Box<[Place<K>]>;
 
 /// The buckets of one kind of key.
 pub struct Table<K> {
     map: HashMap<Entry<K, AtomicU64>, (), RandomState>,
     hasher: RandomState,
     /// The ring, in segments that come into being when they are first needed.
-    places: Box<[OnceLock<Box<[Place<K>]>>]>,
+    places: Box<[OnceLock<Segment<K>>]>,
     max_keys: usize,
     /// Places that were given out; beyond `max_keys` they are taken from others.
     given: AtomicUsize,
