@@ -2,6 +2,7 @@
 //! No decision about requests lives here. Cores and the control thread make events; one thread writes them.
 
 mod dependencies;
+mod limits;
 mod writer;
 
 use std::net::IpAddr;
@@ -74,6 +75,24 @@ pub enum Event<'a> {
         reason: &'static str,
         status_code: u16,
     },
+    /// `rate_limit.blocked` by a bucket
+    RateLimitBlocked {
+        request: RequestFacts<'a>,
+        burst: u32,
+        identifier: &'a str,
+        limit_type: &'static str,
+        requests_per_second: f64,
+        retry_after_seconds: u64,
+    },
+    /// `rate_limit.blocked` by a count of tunnels
+    ConnectionLimitBlocked {
+        request: RequestFacts<'a>,
+        identifier: &'a str,
+        limit: u32,
+        limit_type: &'static str,
+    },
+    /// `ip_filter.blocked`
+    IpFilterBlocked { request: RequestFacts<'a>, mode: &'static str },
     /// `upstream.timeout`
     UpstreamTimeout { request: RequestFacts<'a>, timeout_ms: u64 },
     /// `upstream.unavailable`
@@ -128,6 +147,10 @@ pub enum Event<'a> {
     AuthJwksRefresh { jwks_url: &'a str, key_count: usize },
     /// `auth.jwks_error`
     AuthJwksError { detail: &'a str, jwks_url: &'a str },
+    /// `rate_limit.store_fallback`
+    RateLimitStoreFallback { reason: &'a str },
+    /// `rate_limit.store_recovered`
+    RateLimitStoreRecovered,
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -146,9 +169,20 @@ struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    risk_signals: Option<[RiskSignal; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     triggered_by: Option<&'static str>,
+}
+
+/// How much an event says against its client.
+#[derive(Clone, Copy, Serialize)]
+struct RiskSignal {
+    signal: &'static str,
+    /// From 0 to 1.
+    score: f64,
+    details: &'static str,
 }
 
 struct Timestamp(jiff::Timestamp);
@@ -181,6 +215,8 @@ enum Value<'a> {
     Number(u64),
     /// Milliseconds, written as seconds: whole where they are whole.
     Seconds(u64),
+    /// Written as a whole number where it is one.
+    Float(f64),
     Truth(bool),
     Text(&'a str),
     MaybeText(Option<&'a str>),
@@ -188,6 +224,9 @@ enum Value<'a> {
     Texts(&'a [&'static str]),
     Lines(&'a [String]),
 }
+
+/// Whole numbers below 2^53 are exact in an `f64`.
+const WHOLE_BELOW: f64 = 9_007_199_254_740_992.0;
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -201,6 +240,11 @@ impl Serialize for Payload<'_> {
                 Value::Seconds(ms) => {
                     map.serialize_entry(key, &Duration::from_millis(*ms).as_secs_f64())?;
                 }
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and fits")]
+                Value::Float(number) if number.fract() == 0.0 && number.abs() < WHOLE_BELOW => {
+                    map.serialize_entry(key, &(*number as i64))?;
+                }
+                Value::Float(number) => map.serialize_entry(key, number)?,
                 Value::Truth(truth) => map.serialize_entry(key, truth)?,
                 Value::Text(text) | Value::MaybeText(Some(text)) => {
                     map.serialize_entry(key, text)?;
@@ -255,6 +299,7 @@ struct Kind {
     category: &'static str,
     summary: &'static str,
     outcome: Option<&'static str>,
+    risk_signal: Option<RiskSignal>,
     triggered_by: Option<&'static str>,
 }
 
@@ -264,7 +309,15 @@ const fn kind(
     category: &'static str,
     summary: &'static str,
 ) -> Kind {
-    Kind { event_type, severity, category, summary, outcome: None, triggered_by: None }
+    Kind {
+        event_type,
+        severity,
+        category,
+        summary,
+        outcome: None,
+        risk_signal: None,
+        triggered_by: None,
+    }
 }
 
 impl Kind {
@@ -323,6 +376,7 @@ impl Kind {
             actor,
             resource,
             outcome: self.outcome,
+            risk_signals: self.risk_signal.map(|signal| [signal]),
             request_id,
             triggered_by: self.triggered_by,
         };
@@ -348,8 +402,14 @@ impl Event<'_> {
             Self::RequestBlocked { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
+            Self::RateLimitBlocked { .. }
+            | Self::ConnectionLimitBlocked { .. }
+            | Self::IpFilterBlocked { .. } => self.limited_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
             Self::UpstreamHealthChanged { .. } => self.probe_line(at),
+            Self::RateLimitStoreFallback { .. } | Self::RateLimitStoreRecovered => {
+                self.store_line(at)
+            }
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
             Self::AuthProviderUnavailable { .. }
             | Self::AuthProviderRecovered { .. }

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::admission::limit::Limits;
+
 pub use text::render;
 
 /// A number with one writing thread and any number of readers.
@@ -125,6 +127,9 @@ impl CloseReason {
     }
 }
 
+/// The values of the label `limit_type`, in the order of their counters.
+pub const LIMIT_TYPES: [&str; 4] = ["ip", "user", "ip_connections", "user_connections"];
+
 /// The counters of one core.
 #[derive(Debug, Default)]
 #[expect(
@@ -134,6 +139,7 @@ impl CloseReason {
 pub struct CoreMetrics {
     pub connections_accepted: Counter,
     pub connections_over_limit: Counter,
+    pub connections_proxy_protocol: Counter,
     pub task_panics: Counter,
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
@@ -144,6 +150,7 @@ pub struct CoreMetrics {
     pub closed: [Counter; 9],
     pub refusals: Labelled,
     pub requests: Labelled,
+    pub rate_limit_hits: [Counter; 4],
     pub connect_failures: Labelled,
     pub upstream_errors: Counter,
     pub upstream_timeouts: Counter,
@@ -165,6 +172,14 @@ impl CoreMetrics {
     pub fn tunnel_closed(&self, reason: CloseReason) {
         self.tunnels_closed.add(1);
         if let Some(counter) = self.closed.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a refusal by a limit, by the `limit_type` of its event.
+    pub fn rate_limit_hit(&self, limit_type: &str) {
+        let place = LIMIT_TYPES.iter().position(|known| *known == limit_type);
+        if let Some(counter) = place.and_then(|place| self.rate_limit_hits.get(place)) {
             counter.add(1);
         }
     }
@@ -209,6 +224,8 @@ pub struct Metrics {
     pub control: Arc<ControlMetrics>,
     /// Of the event writer.
     pub event_log: Arc<EventLogMetrics>,
+    /// The buckets, which count themselves; empty until they are there.
+    pub limits: OnceLock<Arc<Limits>>,
 }
 
 impl Metrics {
@@ -218,6 +235,7 @@ impl Metrics {
             cores: (0..workers).map(|_| Arc::default()).collect(),
             control: Arc::default(),
             event_log: Arc::default(),
+            limits: OnceLock::new(),
         }
     }
 }

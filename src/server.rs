@@ -7,21 +7,25 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::admission::limit::Limits;
 use crate::admission::policy::Policy;
+use crate::admission::quota::Quotas;
 use crate::clock;
-use crate::config::Config;
-use crate::control::{self, ControlParts, Origin};
+use crate::config::{Config, RateLimitStore};
+use crate::control::{self, ControlParts, Origin, StoreParts};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
 use crate::process::{Phase, Process, VERSION};
 use crate::providers::{self, ProviderQuestions};
 use crate::proxy::core::{Command, CoreParts, prepare_listener};
+use crate::proxy::limited::SharedLimits;
 use crate::published::Published;
+use crate::shared_store::Store;
 
 use seat::{RunningCore, Seat, seat_cores, usable_cpus};
 
@@ -134,9 +138,12 @@ impl Server {
         let policy = Published::new(Policy::new(config, addresses));
         let process = Process::new(started, listen, workers, driver, connections_max);
         let (providers, questions) = providers::connect();
+        let (limits, store) = shared_limits(&policy.current().config, started);
+        // Only this thread sets it.
+        let _ = metrics.limits.set(Arc::clone(&limits.buckets));
         let process = Arc::new(process);
-        let parts = CoreParts { number: 0, mode, process, metrics, events, providers };
-        let control = (origin, questions);
+        let parts = CoreParts { number: 0, mode, process, metrics, events, providers, limits };
+        let control = (origin, questions, store);
         let server = Self::serve(parts, policy, control, seats, listeners, writer)?;
         server.announce();
         Ok(server)
@@ -146,7 +153,7 @@ impl Server {
     fn serve(
         parts: CoreParts,
         policy: Published<Policy>,
-        (origin, questions): (Option<Origin>, ProviderQuestions),
+        (origin, questions, store): (Option<Origin>, ProviderQuestions, Option<StoreParts>),
         seats: Vec<Seat>,
         listeners: Vec<TcpListener>,
         writer: EventWriter,
@@ -165,6 +172,7 @@ impl Server {
             process: Arc::clone(&parts.process),
             keys: parts.providers.keys.clone(),
             questions: Some(questions),
+            store,
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;
@@ -252,6 +260,20 @@ impl Server {
         self.events.send(&event, clock::wall());
         tracing::info!(reason, tunnels_closed, uptime_seconds, "stopped");
         self.writer.finish(EVENTS_END);
+    }
+}
+
+/// The limits of the process, and for a shared store the control thread's end of it.
+fn shared_limits(config: &Config, epoch: Instant) -> (SharedLimits, Option<StoreParts>) {
+    let buckets = Arc::new(Limits::new(config.rate_limit.max_keys, epoch));
+    let quotas = Arc::new(Quotas::default());
+    match &config.rate_limit.store {
+        RateLimitStore::Memory => (SharedLimits { buckets, quotas, store: None }, None),
+        RateLimitStore::Redis(settings) => {
+            let (store, questions) = Store::new(settings.fallback);
+            let parts = StoreParts { settings: settings.clone(), questions };
+            (SharedLimits { buckets, quotas, store: Some(store) }, Some(parts))
+        }
     }
 }
 

@@ -97,6 +97,11 @@ fn tokens() {
 }
 
 #[test]
+fn proxy_headers() {
+    check("proxy_protocol", 20, MESSAGE_MUTATIONS, oracle::proxy_protocol);
+}
+
+#[test]
 fn configurations() {
     check("config", 10, CONFIG_MUTATIONS, |data| {
         if let Ok(text) = str::from_utf8(data) {

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::address::client_address;
+use super::address::{client_address, trusted_peers};
 use super::authentication::Authentication;
-use super::paths::MatchingPath;
+use super::limit::Rate;
+use super::paths::{MatchingPath, Pattern};
 use super::security_headers;
-use crate::config::{Config, SecurityHeaders, UpstreamTarget};
+use crate::config::{Allowance, Cidr, Config, SecurityHeaders, UpstreamTarget};
 use crate::wire::answer::{AnswerHeaders, Via};
 use crate::wire::request::RequestHead;
 
@@ -26,6 +27,12 @@ pub struct Policy {
     pub addresses: Addresses,
     /// What the proxy sets on every answer.
     pub answer_headers: AnswerHeaders,
+    /// `rate_limit.per_ip`
+    pub ip_rate: Rate,
+    /// `rate_limit.per_user`
+    pub user_rate: Rate,
+    /// `rate_limit.exempt_paths`
+    pub exempt_paths: Vec<Pattern>,
     /// Who has to prove what.
     pub authentication: Authentication,
     patterns: Vec<Arc<str>>,
@@ -73,6 +80,14 @@ impl Policy {
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
+            ip_rate: rate(config.rate_limit.per_ip),
+            user_rate: rate(config.rate_limit.per_user),
+            exempt_paths: config
+                .rate_limit
+                .exempt_paths
+                .iter()
+                .filter_map(|text| Pattern::glob(text).ok())
+                .collect(),
             authentication: Authentication::new(&config),
             config,
             upstream_url: upstream_url.into(),
@@ -88,12 +103,20 @@ impl Policy {
     /// Where the request comes from.
     pub fn origin(&self, head: &RequestHead<'_>, peer: IpAddr) -> Origin {
         let peer = peer.to_canonical();
-        let (client, peer_trusted) = client_address(
-            peer,
-            head.header("x-forwarded-for"),
-            &self.config.server.trusted_proxies,
-        );
+        let (client, peer_trusted) =
+            client_address(peer, head.header("x-forwarded-for"), self.trusted_peers());
         Origin { peer, client, peer_trusted }
+    }
+
+    /// Whether this peer may name the client.
+    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_peers().iter().any(|block| block.contains(peer))
+    }
+
+    fn trusted_peers(&self) -> &[Cidr] {
+        let server = &self.config.server;
+        trusted_peers(&server.trusted_proxies, server.trust_proxy_headers)
     }
 
     /// How many bytes of content a request to `path` may have (`body_size`); `None` = any number. The longest override
@@ -113,6 +136,10 @@ impl Policy {
     pub fn no_pattern(&self) -> &Arc<str> {
         &self.none
     }
+}
+
+fn rate(allowance: Allowance) -> Rate {
+    Rate::new(allowance.requests_per_second, allowance.burst)
 }
 
 /// Clients come without TLS in this version.

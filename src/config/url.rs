@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::UpstreamTarget;
 use super::mistakes::Problem;
@@ -203,9 +204,17 @@ pub(super) fn redis_url(text: &str) -> Result<String, Problem> {
             "only redis:// and rediss:// are supported"
         }
         Ok(url) if url.fragment.is_some() => "a fragment is not supported",
+        Ok(url) if url.query.is_some() => "a query is not supported",
+        Ok(url) if !is_redis_path(url.path) => "its path is not the number of a database",
         Ok(_) => return Ok(text.to_owned()),
     };
     Err(not_url(text, why))
+}
+
+fn is_redis_path(path: &str) -> bool {
+    let number = path.strip_prefix('/').unwrap_or(path);
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.is_empty() || (digits && i32::from_str(number).is_ok())
 }
 
 /// Check for `rate_limit.redis.address`: `host:port`; empty is not set.

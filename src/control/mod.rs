@@ -11,6 +11,7 @@ pub mod kratos;
 mod probe;
 mod reload;
 mod resolve;
+pub mod store;
 mod watch;
 
 use std::io;
@@ -24,12 +25,13 @@ use tokio::time::Instant;
 use crate::admission::jwt::Keys;
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
-use crate::config::{Source, UpstreamTarget};
+use crate::config::{RedisStore, Source, UpstreamTarget};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
 use crate::process::Process;
 use crate::providers::ProviderQuestions;
 use crate::published::Published;
+use crate::shared_store::Questions as StoreQuestions;
 
 use reload::{Reload, Trigger};
 use watch::FileWatch;
@@ -67,6 +69,17 @@ pub struct ControlParts {
     pub keys: Published<Keys>,
     /// What the cores ask about identities.
     pub questions: Option<ProviderQuestions>,
+    /// The shared store of buckets, where there is one.
+    pub store: Option<StoreParts>,
+}
+
+/// What keeps the shared store of buckets.
+#[derive(Debug)]
+pub struct StoreParts {
+    /// Where it is.
+    pub settings: RedisStore,
+    /// What the cores ask.
+    pub questions: StoreQuestions,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -129,6 +142,9 @@ async fn run(mut parts: ControlParts, mut hangup: Signal) {
         Some(path) => blocking(move || watch::start(&path, seen)).await.flatten(),
         None => None,
     };
+    if let Some(StoreParts { settings, questions }) = parts.store.take() {
+        tokio::spawn(store::run(settings, questions, parts.events.clone()));
+    }
     let probe = probe::start(&parts);
     let identities = parts.questions.take().map(|questions| identities::start(&parts, questions));
     let mut reload = Reload::new(parts, probe, identities);

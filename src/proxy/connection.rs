@@ -5,12 +5,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::balancer;
 use super::core::{ConnectionPlace, Core};
 use super::exchange::{Exchanged, Next, Outcome, PlainRequest, exchange};
 use super::facts::Facts;
 use super::handshake::{self, Early, Opening};
 use super::head_buffer::{HeadBuffer, HeadEnd, read_request_head};
 use super::judge::{Attempt, Judged, Rejected, judge};
+use super::limited::Places;
 use super::own_endpoint;
 use super::panic::caught;
 use super::relay::{Waiting, relay};
@@ -31,6 +33,7 @@ struct Upgraded {
     early: Early,
     waiting: Option<Box<Waiting>>,
     ends_at: Option<SystemTime>,
+    places: Option<Box<Places>>,
 }
 
 /// A client connection that carries a tunnel from now on.
@@ -40,6 +43,8 @@ struct Opened {
     at: Instant,
     early: Early,
     waiting: Option<Box<Waiting>>,
+    /// Held until the tunnel has ended.
+    _places: Option<Box<Places>>,
 }
 
 /// Serves one client connection to its end. A defect ends this connection and nothing else.
@@ -67,13 +72,12 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
     match served {
         Some(None) => None,
         Some(Some(upgraded)) => {
-            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, ends_at } =
-                *upgraded;
+            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, .. } = *upgraded;
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            if let Some(ends_at) = ends_at {
+            if let Some(ends_at) = upgraded.ends_at {
                 core.expiries.add(&tunnel, ends_at);
             }
-            Some(Box::new(Opened { tunnel, facts, at, early, waiting }))
+            Some(Box::new(Opened { tunnel, facts, at, early, waiting, _places: upgraded.places }))
         }
         None => {
             core.metrics.task_panics.add(1);
@@ -91,8 +95,17 @@ const BREATHER: Duration = Duration::from_millis(1);
 
 /// Serves requests until one opened a tunnel or nothing more is served.
 async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgraded>> {
+    let accepted = clock::now();
     let mut buffer = HeadBuffer::new(&core.buffers);
-    let (mut first, mut own_answers): (bool, u64) = (true, 0);
+    let mut own_answers = 0;
+    let server = &core.policy().config.server;
+    let peer = if server.proxy_protocol {
+        let deadline = server.read_timeout.and_then(|time| accepted.checked_add(time));
+        balancer::read_source(core, client, peer, &mut buffer, deadline).await?
+    } else {
+        peer
+    };
+    let mut first = Some(accepted);
     loop {
         let head_bytes = match read_request_head(core, client, &mut buffer, first).await {
             Ok(head_bytes) => head_bytes,
@@ -139,7 +152,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             monoio::time::sleep(BREATHER).await;
             own_answers = 0;
         }
-        first = false;
+        first = None;
     }
 }
 
@@ -162,7 +175,7 @@ async fn conclude_upgrade(
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
             report::proxied(core, policy, &attempt.facts, &proxied(101, answer_bytes));
-            let Attempt { facts, ends_at, .. } = attempt;
+            let Attempt { facts, ends_at, places, .. } = attempt;
             return Some(Box::new(Upgraded {
                 upstream,
                 upstream_is_tcp,
@@ -171,6 +184,7 @@ async fn conclude_upgrade(
                 early,
                 waiting,
                 ends_at,
+                places,
             }));
         }
         Opening::Declined { status, answer_bytes, is_whole } => {

@@ -21,6 +21,7 @@ use slab::Slab;
 use super::connection;
 use super::driver::Mode;
 use super::expiries::Expiries;
+use super::limited::SharedLimits;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
 use super::stream::{Socket, clear_liveness, set_liveness};
@@ -90,6 +91,8 @@ pub struct CoreParts {
     pub events: EventSender,
     /// Whom to ask about identities.
     pub providers: Providers,
+    /// What limits all cores together.
+    pub limits: SharedLimits,
 }
 
 /// What the connections of one core share.
@@ -104,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) tunnels: Tunnels,
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) providers: Providers,
+    pub(crate) limits: SharedLimits,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) expiries: Expiries,
     keys: RefCell<Reader<Keys>>,
@@ -205,6 +209,7 @@ pub async fn run(
         expiries: Expiries::default(),
         keys: RefCell::new(parts.providers.keys.reader()),
         providers: parts.providers,
+        limits: parts.limits,
         policy: RefCell::new(policy),
         turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
         draining: Notice::default(),

@@ -7,6 +7,7 @@ use super::core::Core;
 use super::exchange::PlainRequest;
 use super::facts::{Facts, new_request_id};
 use super::identify::identify;
+use super::limited::Places;
 use super::own_endpoint;
 use crate::admission::authentication::Identity;
 use crate::admission::paths::MatchingPath;
@@ -50,6 +51,8 @@ pub(crate) struct Attempt {
     pub(crate) head_bytes: usize,
     /// When the tunnel has to end because its credential does.
     pub(crate) ends_at: Option<SystemTime>,
+    /// Its places in the quotas.
+    pub(crate) places: Option<Box<Places>>,
     pub(crate) facts: Facts,
 }
 
@@ -76,11 +79,9 @@ pub(crate) async fn judge(
     let is_upgrade = upgrade.is_some();
     let path = MatchingPath::of(parsed.path());
     let content_bytes_max = policy.content_bytes_max(&path);
-    let admitted = match identify(core, policy, &parsed, &path, is_upgrade).await {
-        Ok(identity) => {
-            facts.identify(&identity);
-            check_length(parsed.framing, content_bytes_max).map(|()| identity)
-        }
+    let mut checks = Checks { core, policy, path: &path, is_upgrade, places: Places::default() };
+    let admitted = match checks.admit(&parsed, &origin, &mut facts).await {
+        Ok(identity) => check_length(parsed.framing, content_bytes_max).map(|()| identity),
         Err(refusal) => Err(refusal),
     };
     let identity = match admitted {
@@ -92,9 +93,6 @@ pub(crate) async fn judge(
             return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
         }
     };
-    if policy.authentication.is_on() {
-        core.metrics.auth_allowed.add(1);
-    }
     let purpose = if is_upgrade { Purpose::Upgrade } else { Purpose::Plain };
     let forwarded_head = forwarded(policy, &parsed, &origin, request_id, &identity, purpose);
     let head_bytes = head.len();
@@ -104,6 +102,7 @@ pub(crate) async fn judge(
             accept: upgrade.accept(),
             head_bytes,
             ends_at: identity.ends_at().filter(|_| policy.config.close_on_expiry),
+            places: checks.places.boxed(),
             facts,
         }),
         None => Judged::Plain(PlainRequest {
@@ -117,6 +116,38 @@ pub(crate) async fn judge(
             facts,
         }),
     })
+}
+
+/// What steps 5 to 10 need, and the places that they took for a tunnel.
+struct Checks<'c> {
+    core: &'c Core,
+    policy: &'c Policy,
+    path: &'c MatchingPath<'c>,
+    is_upgrade: bool,
+    places: Places,
+}
+
+impl Checks<'_> {
+    /// Steps 5 to 10; the first refusal ends it.
+    async fn admit(
+        &mut self,
+        head: &RequestHead<'_>,
+        origin: &Origin,
+        facts: &mut Facts,
+    ) -> Result<Identity, Refusal> {
+        let Self { core, policy, path, is_upgrade, ref mut places } = *self;
+        let limits = &core.limits;
+        limits.admit_address(policy, path, origin.client, is_upgrade, places).await?;
+        let identity = identify(core, policy, head, path, is_upgrade).await?;
+        facts.identify(&identity);
+        if policy.authentication.is_on() {
+            core.metrics.auth_allowed.add(1);
+        }
+        if let Some(user) = identity.actor() {
+            limits.admit_user(policy, path, user.id, is_upgrade, places).await?;
+        }
+        Ok(identity)
+    }
 }
 
 /// Step 11, as far as the head decides it.

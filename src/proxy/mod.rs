@@ -7,6 +7,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod balancer;
 mod connection;
 mod content;
 pub mod core;
@@ -18,6 +19,7 @@ mod handshake;
 mod head_buffer;
 mod identify;
 mod judge;
+pub mod limited;
 mod mover;
 mod own_endpoint;
 mod panic;

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::facts::Facts;
 use super::handshake::Early;
 use super::relay::Relayed;
+use crate::admission::address::client_key;
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::Event;
@@ -61,6 +62,19 @@ pub(crate) fn refused(core: &Core, policy: &Policy, facts: &Facts, refusal: Refu
                 reason: reason.word(),
                 status_code: answer.status,
             }
+        }
+        RefusalEvent::RateLimitBlocked(limit_type) => {
+            core.metrics.rate_limit_hit(limit_type);
+            let user = request.actor.map(|actor| actor.id).filter(|_| refusal.is_of_user());
+            let address = client_key(request.client, policy.config.rate_limit.ipv6_prefix);
+            let identifier = user.map_or_else(|| address.to_string(), str::to_owned);
+            if let Some(event) = refusal.limit_event(request, &identifier, &policy.config) {
+                core.events.send(&event, clock::wall());
+            }
+            return;
+        }
+        RefusalEvent::IpFilterBlocked => {
+            Event::IpFilterBlocked { request, mode: policy.config.ip_filter.mode.word() }
         }
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);

@@ -22,6 +22,9 @@ use plain::{Plain, naive_dechunk, naive_decode};
 
 mod expected;
 mod plain;
+mod proxy;
+
+pub use proxy::proxy_protocol;
 
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const TRAILER_BYTES_MAX: usize = 1024;
