@@ -133,9 +133,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new(workers));
         let (events, writer) =
             event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
-        let addresses =
-            control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
-        let policy = Published::new(Policy::new(config, addresses));
+        let (upstream, kratos) = control::first_addresses(&config).map_err(StartError::Thread)?;
+        let policy = Published::new(Policy::new(config, upstream, kratos));
         let process = Process::new(started, listen, workers, driver, connections_max);
         let (providers, questions) = providers::connect();
         let (limits, store) = shared_limits(&policy.current().config, started);
@@ -196,13 +195,13 @@ impl Server {
     fn announce(&self) {
         self.process.enter(Phase::Ready);
         let policy = self.policy.current();
-        tracing::info!(listen = %self.process.listen, upstream = &*policy.upstream_url, "serving");
+        tracing::info!(listen = %self.process.listen, upstream = &*policy.upstream.url, "serving");
         let event = Event::ProxyStarted {
             driver: self.process.driver.name,
             driver_reason: &self.process.driver.reason,
             listen: self.process.listen.to_string(),
             security_headers_enabled: policy.config.security_headers.enabled,
-            upstream: &policy.upstream_url,
+            upstream: &policy.upstream.url,
             version: VERSION,
             workers: self.process.workers,
         };

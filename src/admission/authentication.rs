@@ -11,6 +11,7 @@ use super::credential::{Credential, Presented, Source, Sources};
 use super::jwt::{self, Accepted, ClaimHeaders, Rules};
 use super::kratos_paths;
 use super::paths::{MatchingPath, any_matches};
+use super::policy::To;
 use super::roles;
 use super::session::{Session, SessionVerdict};
 use crate::config::{self, Config, Mode, OnUnavailable};
@@ -166,6 +167,14 @@ impl Authentication {
         match &self.scheme {
             Scheme::Kratos(kratos) => &kratos.login_url,
             _ => "",
+        }
+    }
+
+    /// Step 7: what is for Kratos itself goes there, and nowhere else.
+    pub fn destination(&self, path: &MatchingPath<'_>) -> To {
+        match self.scheme {
+            Scheme::Kratos(_) if kratos_paths::is_flow(path) => To::Kratos,
+            _ => To::Upstream,
         }
     }
 

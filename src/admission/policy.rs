@@ -19,12 +19,10 @@ use crate::wire::request::RequestHead;
 pub struct Policy {
     /// The effective configuration.
     pub config: Config,
-    /// The upstream as operators wrote it, for events.
-    pub upstream_url: Arc<str>,
-    /// `host[:port]` for a request without `Host`.
-    pub upstream_authority: Box<str>,
-    /// Where it is now.
-    pub addresses: Addresses,
+    /// The application.
+    pub upstream: Destination,
+    /// Kratos, for the flows of its own (contract section 10.4); none in another mode.
+    pub kratos: Option<KratosFlows>,
     /// What the proxy sets on every answer.
     pub answer_headers: AnswerHeaders,
     /// `rate_limit.per_ip`
@@ -40,7 +38,56 @@ pub struct Policy {
     none: Arc<str>,
 }
 
-/// Where the upstream can be reached.
+/// Where requests go.
+#[derive(Debug)]
+pub struct Destination {
+    /// As operators wrote it, for events.
+    pub url: Arc<str>,
+    /// `host[:port]` for a request without `Host`.
+    pub authority: Box<str>,
+    /// Where it is now.
+    pub addresses: Addresses,
+}
+
+/// Where the requests go that are for Kratos itself.
+#[derive(Debug)]
+pub struct KratosFlows {
+    /// Its public API.
+    pub destination: Destination,
+    /// What stands before every path there.
+    pub prefix: Box<str>,
+}
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The application.
+    Upstream,
+    /// Kratos.
+    Kratos,
+}
+
+impl Destination {
+    /// `addresses` are those of `target`.
+    pub fn new(target: &UpstreamTarget, addresses: Addresses) -> Self {
+        let (url, authority) = match target {
+            UpstreamTarget::Tcp { host, port } => {
+                let authority = if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                };
+                (format!("http://{authority}"), authority)
+            }
+            UpstreamTarget::Unix(path) => {
+                (format!("unix:{}", path.display()), "localhost".to_owned())
+            }
+        };
+        Self { url: url.into(), authority: authority.into(), addresses }
+    }
+}
+
+/// Where a destination can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Addresses {
     /// In the order in which they are tried; empty while the name is unresolved.
@@ -61,21 +108,13 @@ pub struct Origin {
 }
 
 impl Policy {
-    /// Makes the snapshot.
-    pub fn new(config: Config, addresses: Addresses) -> Self {
-        let (upstream_url, upstream_authority) = match &config.upstream.target {
-            UpstreamTarget::Tcp { host, port } => {
-                let authority = if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                };
-                (format!("http://{authority}"), authority)
-            }
-            UpstreamTarget::Unix(path) => {
-                (format!("unix:{}", path.display()), "localhost".to_owned())
-            }
-        };
+    /// Makes the snapshot. `kratos` are the addresses of `kratos.public_url`, where requests may have to go there.
+    pub fn new(config: Config, upstream: Addresses, kratos: Addresses) -> Self {
+        let flows = config.auth.kratos_flows();
+        let kratos = flows.map(|(target, prefix)| KratosFlows {
+            destination: Destination::new(target, kratos),
+            prefix: prefix.into(),
+        });
         let answer_headers = answer_headers(&config.security_headers, TLS);
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
@@ -89,15 +128,28 @@ impl Policy {
                 .filter_map(|text| Pattern::glob(text).ok())
                 .collect(),
             authentication: Authentication::new(&config),
+            upstream: Destination::new(&config.upstream.target, upstream),
+            kratos,
             config,
-            upstream_url: upstream_url.into(),
-            upstream_authority: upstream_authority.into(),
-            addresses,
             answer_headers,
             patterns,
             other: "other".into(),
             none: "".into(),
         }
+    }
+
+    /// The destination of a request; of one for Kratos only while the mode is kratos.
+    pub fn destination(&self, to: To) -> &Destination {
+        match (to, &self.kratos) {
+            (To::Kratos, Some(kratos)) => &kratos.destination,
+            _ => &self.upstream,
+        }
+    }
+
+    /// Whether requests may go to a place at this moment: the connections to it are kept.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &Addresses> {
+        let kratos = self.kratos.as_ref().map(|kratos| &kratos.destination.addresses);
+        [&self.upstream.addresses].into_iter().chain(kratos)
     }
 
     /// Where the request comes from.
@@ -174,7 +226,7 @@ mod tests {
     fn policy(text: &str) -> Policy {
         let loaded = load_text(text, None, &BTreeMap::new());
         let config = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}")).config;
-        Policy::new(config, Addresses::Tcp(Vec::new()))
+        Policy::new(config, Addresses::Tcp(Vec::new()), Addresses::Tcp(Vec::new()))
     }
 
     #[test]

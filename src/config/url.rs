@@ -89,6 +89,13 @@ pub(super) fn is_host_name(text: &str) -> bool {
             || text.parse::<Ipv4Addr>().is_ok())
 }
 
+/// Where a checked `http://` base URL leads, and its path; `None` for another scheme.
+pub(super) fn plain_http_base(text: &str) -> Option<(UpstreamTarget, String)> {
+    let url = Url::parse(text).ok().filter(|url| url.is("http"))?;
+    let target = UpstreamTarget::Tcp { host: url.host.to_owned(), port: url.port.unwrap_or(80) };
+    Some((target, url.path.trim_end_matches('/').to_owned()))
+}
+
 /// `upstream.url`: `http://host[:port]`, `ws://` as a synonym, `unix:/path.sock`; a lone trailing `/` is ignored.
 pub(super) fn upstream_target(text: &str) -> Result<UpstreamTarget, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::admission::jwt::Keys;
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
-use crate::config::{RedisStore, Source, UpstreamTarget};
+use crate::config::{Config, RedisStore, Source};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
 use crate::process::Process;
@@ -104,10 +104,14 @@ pub fn start<N: From<Notice> + Send + 'static>(
     })
 }
 
-/// The addresses of the upstream for the start, before the control thread runs. A name that does not resolve has none.
-pub fn first_addresses(target: &UpstreamTarget) -> io::Result<Addresses> {
+/// The addresses of the upstream and of Kratos for the start, before the control thread runs. A name that does not resolve
+/// has none.
+pub fn first_addresses(config: &Config) -> io::Result<(Addresses, Addresses)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let addresses = runtime.block_on(resolve::resolve(target));
+    let addresses = runtime.block_on(async {
+        let upstream = resolve::resolve(&config.upstream.target).await;
+        (upstream, resolve::resolve_kratos(config).await)
+    });
     // A resolver that hangs keeps its thread for a while; the start does not wait for it.
     runtime.shutdown_background();
     Ok(addresses)

@@ -85,14 +85,15 @@ impl Reload {
         }
         let next = current.config.keep_startup_values(loaded.config);
         let addresses = if next.upstream.target == current.config.upstream.target {
-            current.addresses.clone()
+            current.upstream.addresses.clone()
         } else {
             resolve::resolve(&next.upstream.target).await
         };
+        let kratos = resolve::resolve_kratos(&next).await;
         if let Some(identities) = &self.identities {
             identities.follow(&next);
         }
-        self.parts.policy.publish(Policy::new(next, addresses));
+        self.parts.policy.publish(Policy::new(next, addresses, kratos));
         self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
         let took = clock::now().saturating_duration_since(begun);

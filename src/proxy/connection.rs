@@ -19,7 +19,7 @@ use super::relay::{Waiting, relay};
 use super::report::{self, Proxied};
 use super::stream::Socket;
 use super::tunnels::Tunnel;
-use crate::admission::policy::Policy;
+use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::metrics::{CloseReason, UpgradeResult};
 use crate::refusal::Refusal;
@@ -168,8 +168,14 @@ async fn conclude_upgrade(
     let at = clock::now();
     let took = at.saturating_duration_since(started);
     let bytes_in = attempt.head_bytes as u64;
-    let proxied =
-        |status, bytes_out| Proxied { status, websocket: true, bytes_in, bytes_out, took };
+    let proxied = |status, bytes_out| Proxied {
+        to: To::Upstream,
+        status,
+        websocket: true,
+        bytes_in,
+        bytes_out,
+        took,
+    };
     match opening {
         Opening::Opened { upstream, upstream_is_tcp, answer_bytes, early, waiting } => {
             core.metrics.upgrade(UpgradeResult::Opened);
@@ -218,7 +224,8 @@ async fn conclude_plain(
 ) -> bool {
     let Exchanged { outcome, bytes_in, bytes_out } = exchanged;
     let took = clock::now().saturating_duration_since(started);
-    let proxied = |status| Proxied { status, websocket: false, bytes_in, bytes_out, took };
+    let proxied =
+        |status| Proxied { to: request.to, status, websocket: false, bytes_in, bytes_out, took };
     match outcome {
         Outcome::Answered { status, next } => {
             report::proxied(core, policy, &request.facts, &proxied(status));

@@ -357,7 +357,7 @@ async fn keep_liveness(core: Rc<Core>, listener: Weak<Socket>) {
 async fn keep_pool(core: Rc<Core>) {
     loop {
         monoio::time::sleep(SWEEP_INTERVAL).await;
-        core.pool.sweep(&core.policy().addresses, clock::now());
+        core.pool.sweep(&core.policy(), clock::now());
     }
 }
 

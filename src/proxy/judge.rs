@@ -11,8 +11,8 @@ use super::limited::Places;
 use super::own_endpoint;
 use crate::admission::authentication::Identity;
 use crate::admission::paths::MatchingPath;
-use crate::admission::policy::{Origin, Policy};
-use crate::refusal::Refusal;
+use crate::admission::policy::{Origin, Policy, To};
+use crate::refusal::{Refusal, Unavailable};
 use crate::wire::forward::{self, Forwarding, Purpose};
 use crate::wire::head::Framing;
 use crate::wire::request::RequestHead;
@@ -76,10 +76,14 @@ pub(crate) async fn judge(
     if parsed.is_own_endpoint() {
         return Ok(Judged::Own(own_endpoint::Request::of(&parsed, request_id)));
     }
-    let is_upgrade = upgrade.is_some();
     let path = MatchingPath::of(parsed.path());
-    let content_bytes_max = policy.content_bytes_max(&path);
-    let mut checks = Checks { core, policy, path: &path, is_upgrade, places: Places::default() };
+    let to = policy.authentication.destination(&path);
+    // What is for Kratos itself is never a tunnel.
+    let upgrade = upgrade.filter(|_| to == To::Upstream);
+    let is_upgrade = upgrade.is_some();
+    let content_bytes_max = policy.content_bytes_max(&path).filter(|_| to == To::Upstream);
+    let places = Places::default();
+    let mut checks = Checks { core, policy, path: &path, to, is_upgrade, places };
     let admitted = match checks.admit(&parsed, &origin, &mut facts).await {
         Ok(identity) => check_length(parsed.framing, content_bytes_max).map(|()| identity),
         Err(refusal) => Err(refusal),
@@ -94,7 +98,8 @@ pub(crate) async fn judge(
         }
     };
     let purpose = if is_upgrade { Purpose::Upgrade } else { Purpose::Plain };
-    let forwarded_head = forwarded(policy, &parsed, &origin, request_id, &identity, purpose);
+    let onward = Onward { to, purpose, request_id, identity: &identity };
+    let forwarded_head = forwarded(policy, &parsed, &origin, &onward);
     let head_bytes = head.len();
     Ok(match upgrade {
         Some(upgrade) => Judged::Upgrade(Attempt {
@@ -106,6 +111,7 @@ pub(crate) async fn judge(
             facts,
         }),
         None => Judged::Plain(PlainRequest {
+            to,
             forwarded_head,
             framing: parsed.framing,
             version: parsed.version,
@@ -123,6 +129,7 @@ struct Checks<'c> {
     core: &'c Core,
     policy: &'c Policy,
     path: &'c MatchingPath<'c>,
+    to: To,
     is_upgrade: bool,
     places: Places,
 }
@@ -135,9 +142,13 @@ impl Checks<'_> {
         origin: &Origin,
         facts: &mut Facts,
     ) -> Result<Identity, Refusal> {
-        let Self { core, policy, path, is_upgrade, ref mut places } = *self;
+        let Self { core, policy, path, to, is_upgrade, ref mut places } = *self;
         let limits = &core.limits;
         limits.admit_address(policy, path, origin.client, is_upgrade, places).await?;
+        if to == To::Kratos {
+            // Step 7: Kratos looks after itself.
+            return policy.kratos.as_ref().map(|_| Identity::Anonymous).ok_or(KRATOS_UNREACHED);
+        }
         let identity = identify(core, policy, head, path, is_upgrade).await?;
         facts.identify(&identity);
         if policy.authentication.is_on() {
@@ -158,17 +169,29 @@ fn check_length(framing: Framing, content_bytes_max: Option<u64>) -> Result<(), 
     }
 }
 
-/// The head as the upstream gets it.
+/// A Kratos that speaks TLS only is asked about sessions, but its own pages cannot be passed on.
+const KRATOS_UNREACHED: Refusal = Refusal::UpstreamUnavailable(Unavailable::Other);
+
+/// What goes on besides the client's head.
+struct Onward<'o> {
+    to: To,
+    purpose: Purpose,
+    request_id: &'o str,
+    identity: &'o Identity,
+}
+
+/// The head as its destination gets it.
 fn forwarded(
     policy: &Policy,
     head: &RequestHead<'_>,
     origin: &Origin,
-    request_id: &str,
-    identity: &Identity,
-    purpose: Purpose,
+    onward: &Onward<'_>,
 ) -> Vec<u8> {
     let sources = policy.authentication.sources();
-    let target = sources.forwarded_target(head.target);
+    let mut target = sources.forwarded_target(head.target);
+    if let (To::Kratos, Some(kratos)) = (onward.to, &policy.kratos) {
+        target.to_mut().insert_str(0, &kratos.prefix);
+    }
     let hidden_subprotocols: Vec<&str> = sources.subprotocol_prefixes().collect();
     let forwarding = Forwarding {
         target: Some(&*target),
@@ -177,14 +200,14 @@ fn forwarded(
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,
         tls: false,
-        request_id,
-        upstream_authority: &policy.upstream_authority,
-        identity: &identity.headers(),
+        request_id: onward.request_id,
+        upstream_authority: &policy.destination(onward.to).authority,
+        identity: &onward.identity.headers(),
         identity_names: &policy.authentication.identity_names(),
         api_key_header: Some(&policy.config.auth.api_key_header),
     };
     let mut out = Vec::with_capacity(head.target.len() + FORWARDED_EXTRA_BYTES);
-    forward::write_request(&mut out, head, &forwarding, purpose);
+    forward::write_request(&mut out, head, &forwarding, onward.purpose);
     out
 }
 

@@ -7,13 +7,14 @@ use super::facts::Facts;
 use super::handshake::Early;
 use super::relay::Relayed;
 use crate::admission::address::client_key;
-use crate::admission::policy::Policy;
+use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::event::Event;
 use crate::refusal::{Refusal, RefusalEvent};
 
 /// An answer of the upstream that went to the client, whole or cut off.
 pub(crate) struct Proxied {
+    pub(crate) to: To,
     pub(crate) status: u16,
     pub(crate) websocket: bool,
     pub(crate) bytes_in: u64,
@@ -26,18 +27,22 @@ pub(crate) fn proxied(core: &Core, policy: &Policy, facts: &Facts, answer: &Prox
     let pattern = policy.path_pattern(facts.path());
     let method = known_method(facts.method());
     core.metrics.requests.count(method, answer.status, pattern, answer.took);
-    if policy.config.log.access_log {
-        let event = Event::RequestProxied {
+    if !policy.config.log.access_log {
+        return;
+    }
+    let event = match answer.to {
+        To::Kratos => Event::KratosFlow { request: facts.request(), status_code: answer.status },
+        To::Upstream => Event::RequestProxied {
             request: facts.request(),
             bytes_in: answer.bytes_in,
             bytes_out: answer.bytes_out,
             duration_ms: milliseconds(answer.took),
             status_code: answer.status,
-            upstream: &policy.upstream_url,
+            upstream: &policy.upstream.url,
             websocket: answer.websocket,
-        };
-        core.events.send(&event, clock::wall());
-    }
+        },
+    };
+    core.events.send(&event, clock::wall());
 }
 
 /// Counts and logs a refusal.
@@ -78,7 +83,7 @@ pub(crate) fn refused(core: &Core, policy: &Policy, facts: &Facts, refusal: Refu
         }
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
-            let upstream = &*policy.upstream_url;
+            let upstream = &*policy.upstream.url;
             Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream }
         }
         RefusalEvent::UpstreamTimeout => {
