@@ -202,8 +202,8 @@ async fn conclude_plain(
             false
         }
         Outcome::ClientLeft => false,
-        Outcome::Refused { refusal, content_unread } => {
-            let goes_on = request.keep_alive && !content_unread;
+        Outcome::Refused { refusal, ends_connection } => {
+            let goes_on = request.keep_alive && !ends_connection;
             refuse(core, client, policy, &request.facts, refusal, goes_on).await
         }
     }

@@ -69,8 +69,8 @@ pub(crate) enum Outcome {
     /// There is no answer to relay.
     Refused {
         refusal: Refusal,
-        /// Content of the request is still to come, so that no request can follow it.
-        content_unread: bool,
+        /// No request can follow: content of this one is still to come, or the upstream said that HTTP is over.
+        ends_connection: bool,
     },
 }
 
@@ -88,6 +88,8 @@ enum Stop {
     ClientLeft,
     /// A kept connection was dead, which says nothing about the upstream.
     Stale,
+    /// A 101 to a request that was no upgrade.
+    Switched,
     Refused(Refusal),
     Cut {
         status: u16,
@@ -138,6 +140,9 @@ pub(crate) async fn exchange(
         Stop::ClientLeft => Outcome::ClientLeft,
         Stop::Cut { status } => Outcome::Cut { status },
         Stop::Stale => exchange.refused(closed()),
+        Stop::Switched => {
+            Outcome::Refused { refusal: ResponseError::Switching.into(), ends_connection: true }
+        }
         Stop::Refused(refusal) => exchange.refused(refusal),
     });
     let progress = &exchange.progress;
@@ -154,8 +159,8 @@ fn closed() -> Refusal {
 
 impl Exchange<'_> {
     fn refused(&self, refusal: Refusal) -> Outcome {
-        let content_unread = self.request.has_content() && !self.progress.request_sent.get();
-        Outcome::Refused { refusal, content_unread }
+        let ends_connection = self.request.has_content() && !self.progress.request_sent.get();
+        Outcome::Refused { refusal, ends_connection }
     }
 
     async fn run(&self, buffer: &mut HeadBuffer<'_>) -> Result<Outcome, Stop> {
@@ -332,7 +337,7 @@ impl Exchange<'_> {
             let head = ResponseHead::parse(bytes).map_err(invalid)?;
             if head.status == 101 {
                 upstream.reset_on_close();
-                return Err(invalid(ResponseError::Switching));
+                return Err(Stop::Switched);
             }
             let answer = if head.is_interim() {
                 self.relay_interim(&head).await?;
