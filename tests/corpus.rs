@@ -5,12 +5,16 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use vibewarden::config;
+use vibewarden::proxy;
 use vibewarden::wire::oracle;
 
 /// Mutations of the bytes of a message, and of a configuration, which takes far longer to read. Each has a seed, which a
 /// failure prints.
 const MESSAGE_MUTATIONS: u64 = 20_000;
 const CONFIG_MUTATIONS: u64 = 2_000;
+
+/// Mutations of the bytes of a connection, each of which is served three times.
+const STREAM_MUTATIONS: u64 = 4_000;
 
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[
@@ -72,6 +76,11 @@ fn response_heads() {
 #[test]
 fn chunked_content() {
     check("chunked", 15, MESSAGE_MUTATIONS, oracle::chunked);
+}
+
+#[test]
+fn request_streams() {
+    check("request_stream", 60, STREAM_MUTATIONS, proxy::oracle::request_stream);
 }
 
 #[test]

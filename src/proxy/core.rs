@@ -91,6 +91,27 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// A core without connections.
+    pub(super) fn new(parts: CoreParts, policy: Reader<Policy>) -> io::Result<Self> {
+        let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
+        Ok(Self {
+            process: parts.process,
+            metrics,
+            all_metrics: parts.metrics,
+            events: parts.events,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            pipes: PipePool::default(),
+            pool: Pool::default(),
+            tunnels: Tunnels::default(),
+            buffers: RefCell::default(),
+            policy: RefCell::new(policy),
+            turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
+            draining: Notice::default(),
+            open: Cell::new(0),
+            all_closed: Notice::default(),
+        })
+    }
+
     /// The policy in force now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.policy.borrow_mut().load()
@@ -115,6 +136,11 @@ impl Core {
         if let Some(turns) = &self.turns {
             turns.next().await;
         }
+    }
+
+    /// Client connections that are open now.
+    pub(super) fn connections_open(&self) -> usize {
+        self.open.get()
     }
 
     fn connection_opened(self: &Rc<Self>) -> ConnectionPlace {
@@ -144,23 +170,7 @@ pub async fn run(
     listener: TcpListener,
     commands: flume::Receiver<Command>,
 ) -> io::Result<u64> {
-    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
-    let core = Rc::new(Core {
-        process: parts.process,
-        metrics,
-        all_metrics: parts.metrics,
-        events: parts.events,
-        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-        pipes: PipePool::default(),
-        pool: Pool::default(),
-        tunnels: Tunnels::default(),
-        buffers: RefCell::default(),
-        policy: RefCell::new(policy),
-        turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
-        draining: Notice::default(),
-        open: Cell::new(0),
-        all_closed: Notice::default(),
-    });
+    let core = Rc::new(Core::new(parts, policy)?);
     monoio::spawn(keep_liveness(Rc::clone(&core)));
     monoio::spawn(keep_pool(Rc::clone(&core)));
     if core.turns.is_some() {
@@ -243,7 +253,8 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
     Accepted::More
 }
 
-fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
+/// Serves a connection that was just accepted, unless it is one too many.
+pub(super) fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
     let connections = &core.process.connections;
     if !connections.take() {
         core.metrics.connections_over_limit.add(1);
@@ -414,7 +425,7 @@ impl Turns {
     }
 }
 
-async fn give_turns(core: Rc<Core>) {
+pub(super) async fn give_turns(core: Rc<Core>) {
     let Some(turns) = &core.turns else { return };
     while turns.signal.readable().await.is_ok() {
         let _ = rustix::io::read(turns.signal.fd(), &mut [0u8; 8]);

@@ -17,6 +17,7 @@ mod handshake;
 mod head_buffer;
 mod judge;
 mod mover;
+pub mod oracle;
 mod own_endpoint;
 mod panic;
 mod pipe;
