@@ -197,7 +197,7 @@ impl Connection {
             Reply::UntilClose | Reply::SaysClose | Reply::Cut => After::Nothing,
             // It stays open and must not be used all the same.
             Reply::Extra => {
-                while self.receive().await {}
+                self.receive().await;
                 After::Nothing
             }
             _ => After::Request,

@@ -231,6 +231,13 @@ fn judge_events(plan: &Plan, read: &Answers, seen: &[Seen], events: &[Value]) ->
         let status = event.pointer("/payload/status_code").and_then(Value::as_u64);
         let is_right = status.is_none_or(|status| status == u64::from(answer.status));
         ensure(is_right, || format!("{event} for answer {number}"))?;
+        if let Some(call) = call.and_then(|call| plan.calls.get(call)) {
+            let path = call.target.split('?').next().unwrap_or_default();
+            let payload = event.get("payload").cloned().unwrap_or_default();
+            let is_right =
+                word(&payload, "method") == call.method && word(&payload, "path") == path;
+            ensure(is_right, || format!("{event} for {} {path}", call.method))?;
+        }
         let id = match call.and_then(|call| seen.get(call)) {
             Some(seen) => seen.head.values("x-request-id").concat(),
             None => answer.head.values("x-request-id").concat(),
