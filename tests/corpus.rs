@@ -14,7 +14,7 @@ const MESSAGE_MUTATIONS: u64 = 20_000;
 const CONFIG_MUTATIONS: u64 = 2_000;
 
 /// Mutations of the bytes of a connection, each of which is served three times.
-const STREAM_MUTATIONS: u64 = 4_000;
+const STREAM_MUTATIONS: u64 = 2_000;
 
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[

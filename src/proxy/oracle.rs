@@ -24,7 +24,7 @@ mod verdict;
 const BYTES_MAX: usize = 17 * 1024;
 
 /// Most pieces of one connection.
-const PIECES_MAX: usize = 16;
+const PIECES_MAX: usize = 8;
 
 thread_local! {
     static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };

@@ -15,7 +15,7 @@ pub(super) struct Plan {
     pub(super) answers: Vec<Expected>,
     /// Where the client waits before it goes on, in order.
     pub(super) holds: Vec<Hold>,
-    /// Where requests end.
+    /// Where a client may wait: at the ends of requests, and where it is told to go on.
     pub(super) ends: Vec<Hold>,
     /// One refusal more may come: what stands last is unfinished and perhaps wrong already.
     pub(super) may_be_refused: bool,
@@ -218,6 +218,11 @@ impl Planner<'_> {
         }
         let is_kept = std::mem::take(&mut self.is_pooled);
         let interim = relayed_interim(request, reply);
+        if has_content && !interim.is_empty() {
+            // A client that goes step by step waits before its content, too.
+            let answers = self.plan.answers.len();
+            self.plan.ends.push(Hold { at: self.at, answers, interim: interim.len() });
+        }
         match following {
             Following::Ragged(content) => {
                 self.call(request, Content::AtMost(content), is_kept, reply);
