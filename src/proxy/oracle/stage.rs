@@ -115,7 +115,12 @@ impl Stage {
             drop(near);
             loop {
                 upstream::accept_all(listener, record);
-                if core.connections_open() == 0 {
+                // What is kept beyond its client is good for another request.
+                let is_settled = {
+                    let record = record.borrow();
+                    record.open == record.idle
+                };
+                if core.connections_open() == 0 && is_settled {
                     // Nowhere: no connection leads there, so all of them go.
                     core.pool.sweep(&Addresses::Tcp(Vec::new()), clock::now());
                     upstream::accept_all(listener, record);

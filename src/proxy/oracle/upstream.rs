@@ -35,6 +35,8 @@ pub(super) struct Record {
     pub(super) faults: Vec<String>,
     pub(super) connections: usize,
     pub(super) open: usize,
+    /// Of them, those that wait for a request and may get one.
+    pub(super) idle: usize,
 }
 
 /// The record that the upstream's connections share.
@@ -134,7 +136,11 @@ impl Connection {
                 Head::Broken => return None,
                 Head::Unfinished => {}
             }
-            if !self.receive().await {
+            let is_idle = usize::from(self.bytes.is_empty());
+            self.record.borrow_mut().idle += is_idle;
+            let has_more = self.receive().await;
+            self.record.borrow_mut().idle -= is_idle;
+            if !has_more {
                 return None;
             }
         }
@@ -194,13 +200,13 @@ impl Connection {
             let _ = self.socket.send_all(TUNNEL_END, None).await;
         }
         match reply {
-            Reply::UntilClose | Reply::SaysClose | Reply::Cut => After::Nothing,
+            Reply::UntilClose | Reply::Cut => After::Nothing,
+            _ if reply.keeps() => After::Request,
             // It stays open and must not be used all the same.
-            Reply::Extra => {
+            _ => {
                 self.receive().await;
                 After::Nothing
             }
-            _ => After::Request,
         }
     }
 
