@@ -42,6 +42,8 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 195));
 
 fn forwarding<'a>(head: &RequestHead<'a>) -> Forwarding<'a> {
     Forwarding {
+        target: None,
+        hidden_subprotocols: &[],
         client: ADDRESS,
         peer: ADDRESS,
         peer_trusted: false,

@@ -1,5 +1,7 @@
-//! The commands: serve, check, demo. What they need from the outside (arguments, environment, standard streams) is read
+//! The commands: serve, check, hash-key, demo. What they need from the outside (arguments, environment, standard streams) is read
 //! here and handed on. Called by `main`.
+
+mod hash_key;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -31,6 +33,12 @@ enum Command {
     Serve,
     /// Load and validate the configuration as serve would, and print the effective one.
     Check,
+    /// Read one API key from standard input and print the hash that the configuration takes.
+    HashKey {
+        /// Make a key, and print it with its hash.
+        #[arg(long)]
+        generate: bool,
+    },
     /// Show the proxy at work with an echo server behind it, on 127.0.0.1:8080.
     Demo {
         /// Exit after the self-check: 0 when every step went as described.
@@ -46,6 +54,7 @@ pub fn run() -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(source),
         Command::Check => check(&source),
+        Command::HashKey { generate } => hash_key(generate),
         Command::Demo { once } => demo(once),
     }
 }
@@ -76,6 +85,19 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(mistakes) => failed(&mistakes),
+    }
+}
+
+fn hash_key(generate: bool) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let done = if generate {
+        hash_key::generate(&mut out)
+    } else {
+        hash_key::of_input(io::stdin().lock(), &mut out, &mut io::stderr())
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&format_args!("vibewarden: {error}")),
     }
 }
 

@@ -16,12 +16,32 @@ pub use writer::{EventSender, EventWriter, queue, start};
 pub struct RequestFacts<'a> {
     /// Client address (contract section 9.1).
     pub client: IpAddr,
+    /// Who sent it, once that is known.
+    pub actor: Option<KnownActor<'a>>,
     /// Method, when the head could be read.
     pub method: Option<&'a str>,
     /// Path without the query, when the head could be read.
     pub path: Option<&'a str>,
     /// As in the answer and in `X-Request-ID`.
     pub request_id: &'a str,
+}
+
+/// Who sent a request, besides an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownActor<'a> {
+    /// How it proved that.
+    pub kind: ActorKind,
+    /// Identity id, the value of `X-User-Id`, or the name of the API key; what limits and quotas count by.
+    pub id: &'a str,
+}
+
+/// The `type` of a known actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActorKind {
+    /// `user`: by a session or a token.
+    User,
+    /// `api_key`
+    ApiKey,
 }
 
 /// One event, before its envelope.
@@ -37,6 +57,14 @@ pub enum Event<'a> {
         status_code: u16,
         upstream: &'a str,
         websocket: bool,
+    },
+    /// `auth.denied`
+    AuthDenied {
+        request: RequestFacts<'a>,
+        detail: &'static str,
+        mode: &'static str,
+        reason: &'static str,
+        status_code: u16,
     },
     /// `request.blocked`
     RequestBlocked {
@@ -62,12 +90,21 @@ pub enum Event<'a> {
         driver: &'a str,
         driver_reason: &'a str,
         listen: String,
+        security_headers_enabled: bool,
         upstream: &'a str,
         version: &'static str,
         workers: usize,
     },
     /// `proxy.stopped`
     ProxyStopped { reason: &'a str, tunnels_closed: u64, uptime_seconds: u64 },
+    /// `upstream.health_changed`
+    UpstreamHealthChanged {
+        consecutive: u32,
+        last_error: Option<&'a str>,
+        new_status: &'static str,
+        previous_status: &'static str,
+        upstream_url: &'a str,
+    },
     /// `config.reloaded`
     ConfigReloaded {
         config_path: &'a str,
@@ -94,7 +131,7 @@ struct Envelope<'a> {
     category: &'static str,
     ai_summary: Summary<'a>,
     payload: Payload<'a>,
-    actor: Actor,
+    actor: Actor<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<Resource<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,10 +207,27 @@ impl Serialize for Payload<'_> {
 }
 
 #[derive(Serialize)]
-struct Actor {
+struct Actor<'a> {
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
+}
+
+impl Actor<'_> {
+    const SYSTEM: Self = Self { r#type: "system", id: None, ip: None };
+}
+
+impl<'a> Actor<'a> {
+    fn of(request: &RequestFacts<'a>) -> Self {
+        let r#type = match request.actor.map(|actor| actor.kind) {
+            None => "ip",
+            Some(ActorKind::User) => "user",
+            Some(ActorKind::ApiKey) => "api_key",
+        };
+        Self { r#type, id: request.actor.map(|actor| actor.id), ip: Some(request.client) }
+    }
 }
 
 #[derive(Serialize)]
@@ -216,10 +270,9 @@ impl Kind {
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
         let about = request.path.unwrap_or("a request whose head could not be read");
-        let actor = Actor { r#type: "ip", ip: Some(request.client) };
         let resource =
             Resource { r#type: "http_endpoint", path: request.path, method: request.method };
-        self.line(at, about, actor, Some(resource), Some(request.request_id), payload)
+        self.line(at, about, Actor::of(request), Some(resource), Some(request.request_id), payload)
     }
 
     fn of_system(
@@ -228,7 +281,7 @@ impl Kind {
         about: &str,
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
-        self.line(at, about, Actor { r#type: "system", ip: None }, None, None, payload)
+        self.line(at, about, Actor::SYSTEM, None, None, payload)
     }
 
     fn of_config(
@@ -238,14 +291,14 @@ impl Kind {
         payload: &[(&'static str, Value<'_>)],
     ) -> Vec<u8> {
         let resource = Resource { r#type: "config", path: None, method: None };
-        self.line(at, about, Actor { r#type: "system", ip: None }, Some(resource), None, payload)
+        self.line(at, about, Actor::SYSTEM, Some(resource), None, payload)
     }
 
     fn line<'a>(
         &self,
         at: jiff::Timestamp,
         about: &'a str,
-        actor: Actor,
+        actor: Actor<'a>,
         resource: Option<Resource<'a>>,
         request_id: Option<&'a str>,
         payload: &'a [(&'static str, Value<'a>)],
@@ -282,10 +335,12 @@ impl Event<'_> {
     pub fn to_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
             Self::RequestProxied { .. } | Self::WebSocketClosed { .. } => self.passed_line(at),
+            Self::AuthDenied { .. } => self.denied_line(at),
             Self::RequestBlocked { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
+            Self::UpstreamHealthChanged { .. } => self.probe_line(at),
             Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
         }
     }
@@ -314,6 +369,7 @@ impl Event<'_> {
                         ("path", Value::MaybeText(request.path)),
                         ("status_code", Value::Number(status_code.into())),
                         ("upstream", Value::Text(upstream)),
+                        ("user_id", Value::MaybeText(request.actor.map(|actor| actor.id))),
                         ("websocket", Value::Truth(websocket)),
                     ],
                 ),
@@ -337,6 +393,27 @@ impl Event<'_> {
                 ),
             _ => Vec::new(),
         }
+    }
+
+    fn denied_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        let Self::AuthDenied { request, detail, mode, reason, status_code } = *self else {
+            return Vec::new();
+        };
+        kind("auth.denied", "medium", "auth", "Refused by authentication: ")
+            .ended("blocked", Some("auth_middleware"))
+            .of_request(
+                at,
+                &request,
+                &[
+                    ("client_ip", Value::Address(request.client)),
+                    ("detail", Value::Text(detail)),
+                    ("method", Value::MaybeText(request.method)),
+                    ("mode", Value::Text(mode)),
+                    ("path", Value::MaybeText(request.path)),
+                    ("reason", Value::Text(reason)),
+                    ("status_code", Value::Number(status_code.into())),
+                ],
+            )
     }
 
     fn refused_line(&self, at: jiff::Timestamp) -> Vec<u8> {
@@ -398,24 +475,30 @@ impl Event<'_> {
 
     fn process_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::ProxyStarted { driver, driver_reason, listen, upstream, version, workers } => {
-                kind("proxy.started", "info", "network", "The proxy accepts connections on ")
-                    .of_system(
-                        at,
-                        listen,
-                        &[
-                            ("driver", Value::Text(driver)),
-                            ("driver_reason", Value::Text(driver_reason)),
-                            ("listen", Value::Text(listen)),
-                            ("security_headers_enabled", Value::Truth(false)),
-                            ("tls_enabled", Value::Truth(false)),
-                            ("tls_provider", Value::Text("")),
-                            ("upstream", Value::Text(upstream)),
-                            ("version", Value::Text(version)),
-                            ("workers", Value::Number(*workers as u64)),
-                        ],
-                    )
-            }
+            Self::ProxyStarted {
+                driver,
+                driver_reason,
+                listen,
+                security_headers_enabled,
+                upstream,
+                version,
+                workers,
+            } => kind("proxy.started", "info", "network", "The proxy accepts connections on ")
+                .of_system(
+                    at,
+                    listen,
+                    &[
+                        ("driver", Value::Text(driver)),
+                        ("driver_reason", Value::Text(driver_reason)),
+                        ("listen", Value::Text(listen)),
+                        ("security_headers_enabled", Value::Truth(*security_headers_enabled)),
+                        ("tls_enabled", Value::Truth(false)),
+                        ("tls_provider", Value::Text("")),
+                        ("upstream", Value::Text(upstream)),
+                        ("version", Value::Text(version)),
+                        ("workers", Value::Number(*workers as u64)),
+                    ],
+                ),
             Self::ProxyStopped { reason, tunnels_closed, uptime_seconds } => {
                 kind("proxy.stopped", "info", "network", "The proxy stopped: ").of_system(
                     at,
@@ -429,6 +512,34 @@ impl Event<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn probe_line(&self, at: jiff::Timestamp) -> Vec<u8> {
+        let Self::UpstreamHealthChanged {
+            consecutive,
+            last_error,
+            new_status,
+            previous_status,
+            upstream_url,
+        } = *self
+        else {
+            return Vec::new();
+        };
+        let (severity, summary) = match new_status {
+            "failing" => ("high", "The upstream fails its health probe: "),
+            _ => ("info", "The upstream passes its health probe: "),
+        };
+        kind("upstream.health_changed", severity, "network", summary).of_system(
+            at,
+            upstream_url,
+            &[
+                ("consecutive", Value::Number(consecutive.into())),
+                ("last_error", Value::MaybeText(last_error)),
+                ("new_status", Value::Text(new_status)),
+                ("previous_status", Value::Text(previous_status)),
+                ("upstream_url", Value::Text(upstream_url)),
+            ],
+        )
     }
 
     fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {

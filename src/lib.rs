@@ -5,7 +5,7 @@
 //! ```text
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
-//!      └──────────┼────────┴── control   tokio and notify live here and nowhere else
+//!      └──────────┼────────┴── control   tokio, reqwest and notify live here and nowhere else
 //!    config ──────┘          shared by both: refusal, event, metrics, published, process
 //! ```
 //!

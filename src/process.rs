@@ -1,5 +1,5 @@
 //! What is true of the process as a whole and shared by every core: its driver, its phase, the cap on connections.
-//! Plain atomics and values only: nobody waits here. Written by `server`, read by `proxy` and `metrics`.
+//! Plain atomics and values only: nobody waits here. Written by `server` and `control`, read by `proxy` and `metrics`.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -30,6 +30,28 @@ pub enum Phase {
     Draining,
 }
 
+/// What the probe found out about the upstream (contract section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHealth {
+    /// No probe runs, or it has not seen enough yet.
+    Unknown,
+    /// It answers.
+    Ok,
+    /// It does not.
+    Failing,
+}
+
+impl UpstreamHealth {
+    /// The word in health, ready and events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::Failing => "failing",
+        }
+    }
+}
+
 /// Shared by all threads for the life of the process.
 #[derive(Debug)]
 pub struct Process {
@@ -44,6 +66,7 @@ pub struct Process {
     /// The connection cap and its count.
     pub connections: Connections,
     phase: AtomicU8,
+    upstream_health: AtomicU8,
 }
 
 impl Process {
@@ -62,6 +85,7 @@ impl Process {
             driver,
             connections: Connections::new(connections_max),
             phase: AtomicU8::new(Phase::Starting as u8),
+            upstream_health: AtomicU8::new(UpstreamHealth::Unknown as u8),
         }
     }
 
@@ -76,6 +100,20 @@ impl Process {
             0 => Phase::Starting,
             1 => Phase::Ready,
             _ => Phase::Draining,
+        }
+    }
+
+    /// Tells all threads what the probe found out.
+    pub fn set_upstream_health(&self, health: UpstreamHealth) {
+        self.upstream_health.store(health as u8, Ordering::Relaxed);
+    }
+
+    /// What the probe found out last.
+    pub fn upstream_health(&self) -> UpstreamHealth {
+        match self.upstream_health.load(Ordering::Relaxed) {
+            0 => UpstreamHealth::Unknown,
+            1 => UpstreamHealth::Ok,
+            _ => UpstreamHealth::Failing,
         }
     }
 }

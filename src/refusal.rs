@@ -17,6 +17,12 @@ pub enum Refusal {
     BadUpgrade(&'static str),
     /// `Sec-WebSocket-Version` is not 13.
     UnsupportedWebSocketVersion,
+    /// Authentication or authorisation said no.
+    Denied(Denial),
+    /// The same for a page that a person asked for: on to the login page.
+    LoginRedirect(DenialReason),
+    /// A page of another site asks for a WebSocket.
+    OriginNotAllowed,
     /// An own endpoint that does not exist.
     NotFound,
     /// `CONNECT`, `TRACE`, or another method than GET and HEAD on an own endpoint.
@@ -77,6 +83,141 @@ impl Unavailable {
     }
 }
 
+/// Who said no, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denial {
+    /// The mode in force.
+    pub mode: AuthMode,
+    /// Why.
+    pub reason: DenialReason,
+}
+
+/// A mode of authentication that can deny something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Sessions, checked by Kratos.
+    Kratos,
+    /// Signed tokens.
+    Jwt,
+    /// API keys.
+    ApiKey,
+}
+
+impl AuthMode {
+    /// The value of `auth.mode`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kratos => "kratos",
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api-key",
+        }
+    }
+}
+
+/// Why authentication or authorisation said no (contract section 11.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the words of the event, and `detail` explains them")]
+pub enum DenialReason {
+    NoCredentials,
+    MultipleCredentials,
+    InvalidToken,
+    InvalidSignature,
+    UnknownKey,
+    AlgorithmNotAllowed,
+    TokenExpired,
+    TokenNotYetValid,
+    InvalidIssuer,
+    InvalidAudience,
+    InvalidSession,
+    InvalidKey,
+    InsufficientScopes,
+    InsufficientRole,
+    ProviderUnavailable,
+}
+
+impl DenialReason {
+    /// `reason` of `auth.denied`, and `detail`: a sentence that repeats nothing of what the client sent.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoCredentials => ("no_credentials", "no credential where one is looked for"),
+            Self::MultipleCredentials => {
+                ("multiple_credentials", "two credentials with different values")
+            }
+            Self::InvalidToken => ("invalid_token", "the token is malformed or a claim is"),
+            Self::InvalidSignature => {
+                ("invalid_signature", "the signature of the token does not verify")
+            }
+            Self::UnknownKey => ("unknown_key", "the key set has no key for this token"),
+            Self::AlgorithmNotAllowed => {
+                ("algorithm_not_allowed", "the algorithm of the token is not allowed")
+            }
+            Self::TokenExpired => ("token_expired", "the token has expired"),
+            Self::TokenNotYetValid => ("token_not_yet_valid", "the token is not valid yet"),
+            Self::InvalidIssuer => ("invalid_issuer", "the token is from another issuer"),
+            Self::InvalidAudience => ("invalid_audience", "the token is for another audience"),
+            Self::InvalidSession => ("invalid_session", "the session is not known or not active"),
+            Self::InvalidKey => ("invalid_key", "the API key is not known"),
+            Self::InsufficientScopes => {
+                ("insufficient_scopes", "the API key lacks a scope that this path requires")
+            }
+            Self::InsufficientRole => {
+                ("insufficient_role", "the role of the user is not one that this path requires")
+            }
+            Self::ProviderUnavailable => {
+                ("provider_unavailable", "the authentication provider gave no usable answer")
+            }
+        }
+    }
+
+    /// `reason` of `auth.denied`.
+    pub fn word(self) -> &'static str {
+        self.words().0
+    }
+
+    /// `detail` of `auth.denied`.
+    pub fn detail(self) -> &'static str {
+        self.words().1
+    }
+}
+
+impl Denial {
+    /// Status, error code and message (contract sections 10.1 and 13).
+    fn row(self) -> (u16, &'static str, &'static str) {
+        match (self.reason, self.mode) {
+            (DenialReason::InsufficientScopes, _) => (403, "forbidden", "insufficient scopes"),
+            (DenialReason::InsufficientRole, _) => {
+                (403, "forbidden", "insufficient role for this path")
+            }
+            (DenialReason::ProviderUnavailable, _) => (
+                503,
+                "auth_provider_unavailable",
+                "authentication service is temporarily unavailable",
+            ),
+            (_, AuthMode::Kratos) => (401, "unauthorized", "missing or invalid session"),
+            (DenialReason::NoCredentials, AuthMode::ApiKey) => {
+                (401, "unauthorized", "API key required")
+            }
+            (_, AuthMode::ApiKey) => (401, "unauthorized", "invalid or inactive API key"),
+            (DenialReason::NoCredentials, AuthMode::Jwt) => (401, "unauthorized", "missing token"),
+            (DenialReason::TokenExpired, AuthMode::Jwt) => {
+                (401, "invalid_token", "token has expired")
+            }
+            (_, AuthMode::Jwt) => (401, "invalid_token", "token is not valid"),
+        }
+    }
+
+    /// The challenge of RFC 6750 section 3, for tokens alone.
+    fn challenge(self) -> &'static str {
+        match (self.mode, self.row()) {
+            (AuthMode::Jwt, (401, "invalid_token", _)) => {
+                "WWW-Authenticate: Bearer error=\"invalid_token\"\r\n"
+            }
+            (AuthMode::Jwt, (401, ..)) => "WWW-Authenticate: Bearer\r\n",
+            _ => "",
+        }
+    }
+}
+
 /// Which event a refusal writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalEvent {
@@ -84,6 +225,13 @@ pub enum RefusalEvent {
     None,
     /// `request.blocked` with this `blocked_by`.
     Blocked(&'static str),
+    /// `auth.denied`.
+    AuthDenied {
+        /// `mode`
+        mode: AuthMode,
+        /// `reason`
+        reason: DenialReason,
+    },
     /// `upstream.unavailable`.
     UpstreamUnavailable,
     /// `upstream.timeout`.
@@ -107,6 +255,7 @@ pub struct Answer {
     pub event: RefusalEvent,
 }
 
+const FOREIGN_ORIGIN: &str = "this origin may not open a WebSocket here";
 const UNREACHED: &str = "the upstream application could not be reached";
 const INVALID: &str = "the upstream application sent an invalid response";
 const LATE: &str = "the upstream application did not respond in time";
@@ -114,7 +263,10 @@ const LATE: &str = "the upstream application did not respond in time";
 /// Reason phrases of the statuses above (RFC 9110 section 15, RFC 6585).
 fn phrase(status: u16) -> &'static str {
     match status {
+        302 => "Found",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -123,6 +275,7 @@ fn phrase(status: u16) -> &'static str {
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
+        503 => "Service Unavailable",
         504 => "Gateway Timeout",
         _ => "Internal Server Error",
     }
@@ -136,6 +289,18 @@ impl Refusal {
         let (status, code, message, event) = match self {
             Self::BadRequest(message) => (400, "bad_request", message, http),
             Self::BadUpgrade(message) => (400, "bad_request", message, websocket),
+            Self::Denied(denial) => {
+                let (status, code, message) = denial.row();
+                let Denial { mode, reason } = denial;
+                (status, code, message, RefusalEvent::AuthDenied { mode, reason })
+            }
+            Self::LoginRedirect(reason) => {
+                let event = RefusalEvent::AuthDenied { mode: AuthMode::Kratos, reason };
+                (302, "unauthorized", "", event)
+            }
+            Self::OriginNotAllowed => {
+                (403, "origin_not_allowed", FOREIGN_ORIGIN, RefusalEvent::Blocked("origin"))
+            }
             Self::NotFound => (404, "not_found", "", RefusalEvent::None),
             Self::MethodNotAllowed => (405, "method_not_allowed", "", http),
             Self::RequestTimeout => (408, "request_timeout", "", http),
@@ -159,6 +324,8 @@ impl Refusal {
             }
         };
         let header_lines = match self {
+            Self::Denied(denial) => denial.challenge(),
+            Self::LoginRedirect(_) => "Cache-Control: no-store\r\n",
             Self::MethodNotAllowed => "Allow: GET, HEAD\r\n",
             Self::UnsupportedWebSocketVersion => {
                 "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
@@ -189,8 +356,16 @@ pub struct ErrorBody<'a> {
 }
 
 impl Answer {
-    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here.
-    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, head_only: bool, close: bool) {
+    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here;
+    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        request_id: &str,
+        head_only: bool,
+        close: bool,
+        policy_lines: &[u8],
+    ) {
         let body =
             ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
         // A body of fixed texts and a checked identifier always serialises.
@@ -208,13 +383,44 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
-            if close { "Connection: close\r\n\r\n" } else { "\r\n" },
         ] {
             out.extend_from_slice(part.as_bytes());
         }
+        out.extend_from_slice(policy_lines);
+        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
         if !head_only {
             out.extend_from_slice(&body);
         }
+    }
+}
+
+impl Answer {
+    /// Writes a redirect, which has no content: the answer of [`Refusal::LoginRedirect`]. `location` is a checked URL;
+    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
+    pub fn write_redirect(
+        &self,
+        out: &mut Vec<u8>,
+        request_id: &str,
+        location: &str,
+        close: bool,
+        policy_lines: &[u8],
+    ) {
+        for part in [
+            "HTTP/1.1 ",
+            itoa::Buffer::new().format(self.status),
+            " ",
+            self.phrase,
+            "\r\nLocation: ",
+            location,
+            "\r\nContent-Length: 0\r\nX-Request-ID: ",
+            request_id,
+            "\r\n",
+            self.header_lines,
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        out.extend_from_slice(policy_lines);
+        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
     }
 }
 
@@ -263,11 +469,102 @@ impl From<ResponseError> for Refusal {
 mod tests {
     use super::*;
 
+    const REASONS: [DenialReason; 15] = [
+        DenialReason::NoCredentials,
+        DenialReason::MultipleCredentials,
+        DenialReason::InvalidToken,
+        DenialReason::InvalidSignature,
+        DenialReason::UnknownKey,
+        DenialReason::AlgorithmNotAllowed,
+        DenialReason::TokenExpired,
+        DenialReason::TokenNotYetValid,
+        DenialReason::InvalidIssuer,
+        DenialReason::InvalidAudience,
+        DenialReason::InvalidSession,
+        DenialReason::InvalidKey,
+        DenialReason::InsufficientScopes,
+        DenialReason::InsufficientRole,
+        DenialReason::ProviderUnavailable,
+    ];
+
+    fn every_denial() -> impl Iterator<Item = Denial> {
+        [AuthMode::Kratos, AuthMode::Jwt, AuthMode::ApiKey]
+            .into_iter()
+            .flat_map(|mode| REASONS.into_iter().map(move |reason| Denial { mode, reason }))
+    }
+
+    #[test]
+    fn denials_are_answered_as_the_contract_says() {
+        use AuthMode::{ApiKey, Jwt, Kratos};
+        use DenialReason as R;
+        let (plain, invalid) = (
+            "WWW-Authenticate: Bearer\r\n",
+            "WWW-Authenticate: Bearer error=\"invalid_token\"\r\n",
+        );
+        let unavailable = "authentication service is temporarily unavailable";
+        for (mode, reason, status, code, message, lines) in [
+            (ApiKey, R::NoCredentials, 401, "unauthorized", "API key required", ""),
+            (ApiKey, R::InvalidKey, 401, "unauthorized", "invalid or inactive API key", ""),
+            (
+                ApiKey,
+                R::MultipleCredentials,
+                401,
+                "unauthorized",
+                "invalid or inactive API key",
+                "",
+            ),
+            (ApiKey, R::InsufficientScopes, 403, "forbidden", "insufficient scopes", ""),
+            (Kratos, R::NoCredentials, 401, "unauthorized", "missing or invalid session", ""),
+            (Kratos, R::InvalidSession, 401, "unauthorized", "missing or invalid session", ""),
+            (Kratos, R::MultipleCredentials, 401, "unauthorized", "missing or invalid session", ""),
+            (Kratos, R::InsufficientRole, 403, "forbidden", "insufficient role for this path", ""),
+            (Kratos, R::ProviderUnavailable, 503, "auth_provider_unavailable", unavailable, ""),
+            (Jwt, R::NoCredentials, 401, "unauthorized", "missing token", plain),
+            (Jwt, R::InvalidSignature, 401, "invalid_token", "token is not valid", invalid),
+            (Jwt, R::MultipleCredentials, 401, "invalid_token", "token is not valid", invalid),
+            (Jwt, R::TokenExpired, 401, "invalid_token", "token has expired", invalid),
+            (Jwt, R::ProviderUnavailable, 503, "auth_provider_unavailable", unavailable, ""),
+        ] {
+            let answer = Refusal::Denied(Denial { mode, reason }).answer();
+            assert_eq!(
+                (answer.status, answer.code, answer.message, answer.header_lines),
+                (status, code, message, lines),
+                "{mode:?} {reason:?}"
+            );
+            assert_eq!(answer.event, RefusalEvent::AuthDenied { mode, reason });
+        }
+        for reason in REASONS {
+            let words = format!("{reason:?}").chars().fold(String::new(), |mut words, letter| {
+                if letter.is_uppercase() && !words.is_empty() {
+                    words.push('_');
+                }
+                words.push(letter.to_ascii_lowercase());
+                words
+            });
+            assert_eq!(reason.word(), words);
+            assert!(!reason.detail().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_redirect_has_a_place_and_no_content() {
+        let mut out = Vec::new();
+        let answer = Refusal::LoginRedirect(DenialReason::NoCredentials).answer();
+        answer.write_redirect(&mut out, "req_A", "/login?a=b", false, b"X: y\r\n");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "HTTP/1.1 302 Found\r\nLocation: /login?a=b\r\nContent-Length: 0\r\nX-Request-ID: req_A\r\n\
+             Cache-Control: no-store\r\nX: y\r\n\r\n"
+        );
+    }
+
     /// One of every kind; the match makes the compiler ask for a new one here.
     fn every_refusal() -> Vec<Refusal> {
-        let all = vec![
+        let mut all = vec![
             Refusal::BadRequest("text"),
             Refusal::BadUpgrade("text"),
+            Refusal::LoginRedirect(DenialReason::NoCredentials),
+            Refusal::OriginNotAllowed,
             Refusal::NotFound,
             Refusal::MethodNotAllowed,
             Refusal::RequestTimeout,
@@ -280,10 +577,14 @@ mod tests {
             Refusal::UpstreamInvalidResponse("text"),
             Refusal::UpstreamTimeout { timeout_ms: 1 },
         ];
+        all.extend(every_denial().map(Refusal::Denied));
         for refusal in &all {
             match refusal {
                 Refusal::BadRequest(_)
                 | Refusal::BadUpgrade(_)
+                | Refusal::Denied(_)
+                | Refusal::LoginRedirect(_)
+                | Refusal::OriginNotAllowed
                 | Refusal::NotFound
                 | Refusal::MethodNotAllowed
                 | Refusal::RequestTimeout
@@ -310,6 +611,7 @@ mod tests {
             let event = match answer.event {
                 RefusalEvent::None => "–",
                 RefusalEvent::Blocked(_) => "request.blocked",
+                RefusalEvent::AuthDenied { .. } => "auth.denied",
                 RefusalEvent::UpstreamUnavailable => "upstream.unavailable",
                 RefusalEvent::UpstreamTimeout => "upstream.timeout",
             };
@@ -323,13 +625,13 @@ mod tests {
     #[test]
     fn the_body_leaves_empty_members_out_and_head_has_none() {
         let mut out = Vec::new();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true);
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", false, true, b"");
         let text = String::from_utf8_lossy(&out).into_owned();
         let body = "{\"error\":\"request_timeout\",\"status\":408,\"request_id\":\"req_A\"}\n";
         assert!(text.ends_with(&format!("Connection: close\r\n\r\n{body}")), "{text}");
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
         out.clear();
-        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, true);
-        assert!(out.ends_with(b"\r\n\r\n"));
+        Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, false, b"X: y\r\n");
+        assert!(out.ends_with(b"\r\nX-Request-ID: req_A\r\nX: y\r\n\r\n"));
     }
 }

@@ -158,6 +158,7 @@ impl Server {
             policy: policy.clone(),
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
+            process: Arc::clone(&parts.process),
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;
@@ -186,6 +187,7 @@ impl Server {
             driver: self.process.driver.name,
             driver_reason: &self.process.driver.reason,
             listen: self.process.listen.to_string(),
+            security_headers_enabled: policy.config.security_headers.enabled,
             upstream: &policy.upstream_url,
             version: VERSION,
             workers: self.process.workers,
@@ -195,10 +197,13 @@ impl Server {
 
     /// Serves until a signal, then drains. Returns the exit code: 0, or 128 + n when a second signal n cut it short.
     pub fn run(self) -> u8 {
+        // Every core says once that it has ended, whatever ended it.
+        let mut running = self.cores.len();
         let signal = loop {
             match self.notices.recv() {
                 Ok(Notice::Signal(signal)) => break signal,
                 Ok(Notice::CoreEnded(ended)) => {
+                    running -= 1;
                     tracing::error!(error = ?ended.err(), "a core ended before the shutdown");
                 }
                 // Impossible while this thread holds a sender; then there is nothing left to wait for.
@@ -209,17 +214,19 @@ impl Server {
         tracing::info!(reason, "draining");
         self.process.enter(Phase::Draining);
         let time = self.policy.current().config.server.drain_timeout;
-        let mut running = 0;
         for core in &self.cores {
             // A core that ended before has dropped its receiver.
-            running += usize::from(core.commands.send(Command::Drain(time)).is_ok());
+            let _ = core.commands.send(Command::Drain(time));
         }
         let mut tunnels_closed = 0;
         while running > 0 {
             match self.notices.recv() {
                 Ok(Notice::CoreEnded(ended)) => {
                     running -= 1;
-                    tunnels_closed += ended.unwrap_or(0);
+                    match ended {
+                        Ok(closed) => tunnels_closed += closed,
+                        Err(error) => tracing::error!(%error, "a core ended badly in the drain"),
+                    }
                 }
                 Ok(Notice::Signal(second)) => return 128 + u8::try_from(second).unwrap_or(127),
                 Err(_) => break,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change is taken: format, lints, documentation, tests.
-# Installs what the tests need when it is missing (Debian packages; `websockets` and `ws` below the target folder).
+# Installs what the tests need when it is missing (Debian packages; the libraries of Python and Node below the target folder).
 # Needs no network when everything is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,6 +30,9 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-ve
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 command -v ip >/dev/null || packages+=(iproute2)
+command -v curl >/dev/null || packages+=(curl)
+command -v wrk >/dev/null || packages+=(wrk)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || packages+=(nginx)
 if ((${#packages[@]})); then
     say "installing ${packages[*]}"
     root=()
@@ -44,7 +47,7 @@ flock 8
 # The stamp holds the list of what was installed, so that a changed list installs again.
 stamp=$(cat tests/interop/requirements.txt tests/interop/package-lock.json)
 if [[ $stamp != "$(cat "$foreign/stamp" 2>/dev/null || true)" ]]; then
-    say "installing the WebSocket libraries of Python and Node"
+    say "installing the libraries of Python and Node"
     rm -f "$foreign/stamp"
     quietly python3 -m venv --clear "$foreign/python"
     quietly "$foreign/python/bin/pip" install --disable-pip-version-check -r tests/interop/requirements.txt

@@ -8,4 +8,11 @@
 )]
 
 pub mod address;
+pub mod api_key;
+pub mod credential;
+pub mod kratos_paths;
+pub mod origin;
+pub mod paths;
 pub mod policy;
+pub mod roles;
+pub mod security_headers;

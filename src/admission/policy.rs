@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::client_address;
-use crate::config::{Config, UpstreamTarget};
+use super::paths::MatchingPath;
+use super::security_headers;
+use crate::config::{Config, SecurityHeaders, UpstreamTarget};
 use crate::refusal::Refusal;
 use crate::wire::answer::{AnswerHeaders, Via};
 use crate::wire::request::RequestHead;
@@ -88,6 +90,7 @@ impl Policy {
                 (format!("unix:{}", path.display()), "localhost".to_owned())
             }
         };
+        let answer_headers = answer_headers(&config.security_headers, TLS);
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
@@ -95,7 +98,7 @@ impl Policy {
             upstream_url: upstream_url.into(),
             upstream_authority: upstream_authority.into(),
             addresses,
-            answer_headers: AnswerHeaders::new([], Via::Suppressed),
+            answer_headers,
             patterns,
             other: "other".into(),
             none: "".into(),
@@ -119,9 +122,12 @@ impl Policy {
         Ok(Admitted { identity: Identity::Anonymous })
     }
 
-    /// Most bytes of content that a request may have (`body_size`); `None` is no limit.
-    pub fn content_bytes_max(&self, _head: &RequestHead<'_>) -> Option<u64> {
-        None
+    /// How many bytes of content a request to `path` may have (`body_size`); `None` = any number. The longest override
+    /// that the path is at or below decides; an ambiguous path is below none.
+    pub fn content_bytes_max(&self, path: &MatchingPath<'_>) -> Option<u64> {
+        let body_size = &self.config.body_size;
+        let matching = body_size.overrides.iter().filter(|entry| path.is_at_or_below(&entry.path));
+        matching.max_by_key(|entry| entry.path.len()).map_or(body_size.max, |entry| entry.max)
     }
 
     /// The label `path_pattern`: the first of `telemetry.path_patterns` that matches, else `other`.
@@ -133,6 +139,15 @@ impl Policy {
     pub fn no_pattern(&self) -> &Arc<str> {
         &self.none
     }
+}
+
+/// Clients come without TLS in this version.
+const TLS: bool = false;
+
+fn answer_headers(headers: &SecurityHeaders, tls: bool) -> AnswerHeaders {
+    let set = security_headers::of(headers, tls);
+    let via = if headers.suppress_via_header { Via::Suppressed } else { Via::Appended };
+    AnswerHeaders::new(set.iter().map(|(name, value)| (*name, value.as_str())), via)
 }
 
 /// `/users/:id`: a segment that begins with a colon stands for any one non-empty segment.
@@ -150,7 +165,75 @@ fn matches_pattern(pattern: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches_pattern;
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::load_text;
+
+    fn policy(text: &str) -> Policy {
+        let loaded = load_text(text, None, &BTreeMap::new());
+        let config = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}")).config;
+        Policy::new(config, Addresses::Tcp(Vec::new()))
+    }
+
+    #[test]
+    fn the_longest_override_on_a_segment_boundary_decides_how_much_content_there_may_be() {
+        let policy = policy(
+            "body_size: {max: 100, overrides: [{path: /up, max: 1}, {path: /up/load/raw, max: 0}, {path: /up/load/, max: 3}, \
+             {path: '/a b', max: 4}]}",
+        );
+        for (path, max) in [
+            ("/", Some(100)),
+            ("/other", Some(100)),
+            ("/UP", Some(100)),
+            ("/up", Some(1)),
+            ("/up/", Some(1)),
+            ("/up/x", Some(1)),
+            ("/upper", Some(100)),
+            ("/up/loader", Some(1)),
+            ("/up/load", Some(3)),
+            ("/up/load/x", Some(3)),
+            ("/up/load/raw", None),
+            ("/up/load/raw/x", None),
+            ("/%75p/lo%61d", Some(3)),
+            ("/a%20b/c", Some(4)),
+            // ambiguous
+            ("/up//load/raw", Some(100)),
+            ("/up/load/raw;x", Some(100)),
+            ("/up%2fload/raw", Some(100)),
+            ("/up/load/raw/%5c", Some(100)),
+            ("/up/load/r%2561w", Some(100)),
+            ("*", Some(100)),
+        ] {
+            assert_eq!(policy.content_bytes_max(&MatchingPath::of(path)), max, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_override_may_be_the_root_and_no_limit_the_rule() {
+        let root =
+            policy("body_size: {max: 5, overrides: [{path: /, max: 6}, {path: /a, max: 7}]}");
+        assert_eq!(root.content_bytes_max(&MatchingPath::of("/")), Some(6));
+        assert_eq!(root.content_bytes_max(&MatchingPath::of("/b")), Some(6));
+        assert_eq!(root.content_bytes_max(&MatchingPath::of("/a/")), Some(7));
+        let unlimited = policy("body_size: {max: '', overrides: [{path: /a, max: 7}]}");
+        assert_eq!(unlimited.content_bytes_max(&MatchingPath::of("/b")), None);
+        assert_eq!(unlimited.content_bytes_max(&MatchingPath::of("/a")), Some(7));
+        assert_eq!(policy("").content_bytes_max(&MatchingPath::of("/a")), Some(1 << 20));
+    }
+
+    #[test]
+    fn answers_have_the_security_headers_and_a_via_as_configured() {
+        let lines = |text: &str| String::from_utf8(policy(text).answer_headers.lines().to_vec());
+        let by_default = "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n";
+        assert!(lines("").is_ok_and(|lines| lines.starts_with(by_default)));
+        assert_eq!(lines("security_headers: {enabled: false}"), Ok(String::new()));
+        let off = "security_headers: {enabled: false, suppress_via_header: false}";
+        assert_eq!(policy(off).answer_headers, AnswerHeaders::new([], Via::Appended));
+        let via = policy("security_headers: {suppress_via_header: false}").answer_headers;
+        assert_ne!(via, policy("").answer_headers);
+        assert_eq!(via.lines(), policy("").answer_headers.lines());
+    }
 
     #[test]
     fn a_colon_segment_stands_for_one_segment() {

@@ -6,6 +6,8 @@ use super::Cidr;
 use super::mistakes::Problem;
 use super::unsupported;
 use super::url::is_host_name;
+use crate::admission::paths::{Pattern, PatternError};
+use crate::wire::field::Field;
 
 /// Certificate providers of the wider product that need ACME.
 const ACME_PROVIDERS: [&str; 5] =
@@ -71,19 +73,32 @@ pub(super) fn upstream_host(text: &str) -> Result<String, Problem> {
     valid_or(text, valid, "it is neither a name nor an IP address (IPv6 without brackets)")
 }
 
-/// A path for the probe.
+/// A path for the probe; empty is not set.
 pub(super) fn probe_path(text: &str) -> Result<String, Problem> {
-    let valid =
-        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let valid = text.is_empty()
+        || text.starts_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     valid_or(text, valid, "it must begin with / and contain visible ASCII characters only")
 }
 
-/// A prefix of `body_size.overrides`.
+/// A prefix of `body_size.overrides`, kept without a slash at its end. What no path can match (contract section 10.2) is a mistake: a limit that is never
+/// in force protects nothing.
 pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
     let valid =
         text.starts_with('/') && !text.chars().any(|c| c.is_control() || matches!(c, '?' | '#'));
+    let dots = |segment| matches!(segment, "." | "..");
+    let escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let never = text.contains("//")
+        || text.contains([';', '\\'])
+        || text.split('/').any(dots)
+        || text.split('%').skip(1).any(escape);
+    if valid && never {
+        let why = "no path matches it: write it decoded, without empty segments, dot segments, semicolon and backslash";
+        return Err(not_valid(text, why));
+    }
+    let without_slash = text.strip_suffix('/').filter(|prefix| !prefix.is_empty());
     valid_or(
-        text,
+        without_slash.unwrap_or(text),
         valid,
         "it must begin with / and contain no query, fragment or control character",
     )
@@ -91,48 +106,19 @@ pub(super) fn path_prefix(text: &str) -> Result<String, Problem> {
 
 /// A path pattern (contract section 10.2): a glob over the whole path, or a prefix that ends in `/*`.
 pub(super) fn pattern(text: &str) -> Result<String, Problem> {
-    if !text.starts_with('/') {
-        return Err(not_valid(text, "a pattern must begin with /"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(not_valid(text, "it contains a control character"));
-    }
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' if characters.next().is_none() => {
-                return Err(not_valid(text, "it ends in a lone backslash"));
-            }
-            '[' => skip_class(&mut characters).map_err(|why| not_valid(text, why))?,
-            _ => {}
-        }
-    }
-    Ok(text.to_owned())
+    kept_pattern(text, Pattern::parse(text))
 }
 
-/// Reads on to the end of a character class; `[` itself is consumed.
-fn skip_class(characters: &mut std::str::Chars<'_>) -> Result<(), &'static str> {
-    const UNCLOSED: &str = "it has a [ without its ]";
-    let mut members: Vec<(char, bool)> = Vec::new(); // the character, and whether it was escaped
-    loop {
-        match characters.next().ok_or(UNCLOSED)? {
-            ']' => break,
-            '\\' => members.push((characters.next().ok_or(UNCLOSED)?, true)),
-            '^' if members.is_empty() => members.push(('^', false)),
-            '/' => return Err("a character class cannot contain /"),
-            member => members.push((member, false)),
-        }
+/// A path pattern where only globs are meant (contract section 10.2, rule 2).
+pub(super) fn glob(text: &str) -> Result<String, Problem> {
+    kept_pattern(text, Pattern::glob(text))
+}
+
+fn kept_pattern(text: &str, read: Result<Pattern, PatternError>) -> Result<String, Problem> {
+    match read {
+        Ok(pattern) => Ok(pattern.to_string()),
+        Err(error) => Err(not_valid(text, error.message())),
     }
-    let listed = if members.first() == Some(&('^', false)) { &members[1..] } else { &members[..] };
-    if listed.is_empty() {
-        return Err("it has an empty character class");
-    }
-    for range in listed.windows(3) {
-        if range[1] == ('-', false) && range[0].0 > range[2].0 {
-            return Err("it has a range that runs backwards");
-        }
-    }
-    Ok(())
 }
 
 /// A label form of `path_patterns`: `/users/:id`.
@@ -164,12 +150,31 @@ pub(super) fn cookie_name(text: &str) -> Result<String, Problem> {
     valid_or(text, is_token(text), "it is not a cookie name")
 }
 
-/// A header name for a key or an identity.
-pub(super) fn header_name(text: &str) -> Result<String, Problem> {
+/// A header name for a key. Headers that the proxy removes, replaces or reads itself would not carry it.
+pub(super) fn key_header(text: &str) -> Result<String, Problem> {
+    let fits = matches!(Field::of(text.as_bytes()), Field::Other | Field::Credential);
+    header_name(text, fits)
+}
+
+/// A header name for an identity. What the client says of itself in it is removed, so it cannot be one that the
+/// application needs from the client.
+pub(super) fn identity_header(text: &str) -> Result<String, Problem> {
+    let fits = match Field::of(text.as_bytes()) {
+        Field::Other | Field::Identity => true,
+        Field::Forwarded => !text.eq_ignore_ascii_case("forwarded"),
+        _ => false,
+    };
+    header_name(text, fits)
+}
+
+fn header_name(text: &str, fits: bool) -> Result<String, Problem> {
     if RESERVED_HEADERS.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
         return Err(not_valid(text, "framing, Host and hop-by-hop headers cannot be used"));
     }
-    valid_or(text, is_token(text), "it is not a header name")
+    if !is_token(text) {
+        return Err(not_valid(text, "it is not a header name"));
+    }
+    valid_or(text, fits, "this header has another meaning to the proxy")
 }
 
 /// A method of a scope rule.

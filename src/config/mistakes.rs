@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, and how it is told.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -97,7 +98,7 @@ pub(super) enum Problem {
     /// S
     SecretReference,
     /// C
-    Disagree { keys: [&'static str; 2], values: [String; 2] },
+    Disagree { keys: [Cow<'static, str>; 2], values: [String; 2] },
     /// N
     ProtectionMissing { section: &'static str },
     /// ACME providers of `tls.provider`

@@ -2,6 +2,7 @@
 //! No socket, no clock and no thread lives here; reading the files that the configuration names is its only I/O.
 //! Called by `cli` (serve, check), and by `control::reload` for every new version of the file.
 
+mod auth;
 mod checks;
 mod environment;
 mod expand;
@@ -10,6 +11,7 @@ mod mistakes;
 mod print;
 mod resolve;
 mod schema;
+mod sections;
 mod setting;
 mod settings;
 mod unimplemented;
@@ -33,7 +35,14 @@ use mistakes::{Mistake, Problem};
 use print::Secrets;
 use settings::Settings;
 
+use crate::admission::origin::{AllowedOrigin, AllowedOrigins};
+
+pub use auth::{
+    Algorithm, ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role,
+    RolePaths, ScopeRule,
+};
 pub use mistakes::Mistakes;
+pub use sections::{BodySize, BodySizeOverride, Hsts, Probe, SecurityHeaders};
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
@@ -72,8 +81,18 @@ pub struct Config {
     pub upstream: Upstream,
     /// `resilience.timeout`: connect begins → head of the final answer; `None` = off.
     pub upstream_head_timeout: Option<Duration>,
+    /// `auth` and `kratos`
+    pub auth: Auth,
+    /// `websocket.allowed_origins`
+    pub allowed_origins: AllowedOrigins,
+    /// `websocket.close_on_expiry`
+    pub close_on_expiry: bool,
     /// `log`
     pub log: Log,
+    /// `body_size`
+    pub body_size: BodySize,
+    /// `security_headers`
+    pub security_headers: SecurityHeaders,
     /// `telemetry` (or `metrics`)
     pub telemetry: Telemetry,
     /// `health.expose_version`
@@ -140,6 +159,8 @@ pub enum DriverChoice {
 pub struct Upstream {
     /// Where the application listens.
     pub target: UpstreamTarget,
+    /// `upstream.health`; `None` = no probe.
+    pub health: Option<Probe>,
 }
 
 /// Address of the application as written.
@@ -361,8 +382,21 @@ impl Config {
         Self {
             path,
             server: Server::from_settings(&settings),
-            upstream: Upstream { target: UpstreamTarget::from_settings(&settings) },
+            upstream: Upstream {
+                target: UpstreamTarget::from_settings(&settings),
+                health: Probe::from_settings(&settings),
+            },
             upstream_head_timeout: settings.timeout("resilience.timeout"),
+            body_size: BodySize::from_settings(&settings),
+            security_headers: SecurityHeaders::from_settings(&settings),
+            auth: Auth::from_settings(&settings),
+            allowed_origins: AllowedOrigins::new(
+                settings
+                    .list("websocket.allowed_origins")
+                    .iter()
+                    .filter_map(|text| AllowedOrigin::parse(text)),
+            ),
+            close_on_expiry: settings.bool("websocket.close_on_expiry"),
             log: Log::from_settings(&settings),
             telemetry: Telemetry {
                 enabled: settings.bool("telemetry.enabled")

@@ -3,6 +3,7 @@
 use serde_yaml::Value;
 
 use super::UpstreamTarget;
+use super::auth;
 use super::layers::{Given, Layers};
 use super::mistakes::{Mistake, Problem};
 use super::schema::{self, SCHEMA};
@@ -31,6 +32,8 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     port(&mut settings);
     telemetry(&layers, &mut settings);
     upstream(&mut layers, &mut settings);
+    probe(&mut layers, &settings);
+    auth::rules(&mut layers, &settings, &mut warnings);
     let allowed = settings.list("allow_unsupported");
     unsupported::missing_protections(&layers.ignored, allowed, &mut layers.mistakes);
     warn(&layers, &mut warnings);
@@ -64,7 +67,7 @@ pub(super) fn auth_mode(layers: &mut Layers, warnings: &mut Vec<String>) {
     let mode = text_of(layers, "auth.mode").unwrap_or_else(|| "none".to_owned());
     if *enabled == (mode == "none") {
         let problem = Problem::Disagree {
-            keys: ["auth.enabled", "auth.mode"],
+            keys: ["auth.enabled".into(), "auth.mode".into()],
             values: [enabled.to_string(), mode],
         };
         let place = layers.given["auth.enabled"].place.clone();
@@ -146,7 +149,7 @@ fn upstream(layers: &mut Layers, settings: &mut Settings) {
         {
             let written = given.setting.to_value();
             let values = [url.clone(), plain_text(&written)];
-            let problem = Problem::Disagree { keys: ["upstream.url", key], values };
+            let problem = Problem::Disagree { keys: ["upstream.url".into(), key.into()], values };
             layers
                 .mistakes
                 .push(Mistake::new(layers.given["upstream.url"].place.as_str(), problem));
@@ -155,6 +158,15 @@ fn upstream(layers: &mut Layers, settings: &mut Settings) {
             Some(setting) => settings.values.insert(key, setting),
             None => settings.values.remove(key),
         };
+    }
+}
+
+fn probe(layers: &mut Layers, settings: &Settings) {
+    if settings.bool("upstream.health.enabled") && settings.text("upstream.health.path").is_empty()
+    {
+        let key = "upstream.health.enabled".to_owned();
+        let problem = Problem::RequiredWhen { key, value: "true" };
+        layers.mistakes.push(Mistake::new("upstream.health.path", problem));
     }
 }
 

@@ -109,18 +109,19 @@ const KEYS: &[Field] = &[
     field("scopes", Kind::List(checks::filled_line), false),
 ];
 const SCOPE_RULES: &[Field] = &[
-    field("path", Kind::Text(checks::pattern), true),
+    field("path", Kind::Text(checks::glob), true),
     field("methods", Kind::List(checks::method), false),
     field("required_scopes", Kind::List(checks::filled_line), false),
 ];
 const BODY_SIZES: &[Field] = &[
-    field("path", Kind::Text(checks::path_prefix), true),
+    Field { unique: true, ..field("path", Kind::Text(checks::path_prefix), true) },
     field("max", Kind::Size { min: 0, max: u64::MAX, empty: true }, true),
 ];
 const CSP: Kind = Kind::List(checks::csp_source);
 const TEXT: Kind = Kind::Text(checks::line);
 const HEADER_VALUE: Kind = Kind::Text(checks::header_value);
 const PATTERNS: Kind = Kind::List(checks::pattern);
+const GLOBS: Kind = Kind::List(checks::glob);
 const BURST: Kind = int(0, 1_000_000_000);
 
 /// `plugins.user-management.enabled` is not here: it has no flat form (see `plugins`).
@@ -165,17 +166,17 @@ pub(super) const SCHEMA: &[Key] = &[
     live("auth.on_kratos_unavailable", Kind::OneOf(&["503", "allow_public"]), "503"),
     live("auth.role_paths", Kind::ListsByName(&["user", "admin", "moderator"], checks::pattern), "{}"),
     live("auth.ui.mode", Kind::OneOf(&["built-in", "custom"]), "built-in"),
-    live("auth.ui.login_url", Kind::Text(url::login_url), ""),
-    live("auth.api_key.header", Kind::Text(checks::header_name), "X-API-Key"),
+    live("auth.ui.login_url", Kind::Text(url::own_login_url), ""),
+    live("auth.api_key.header", Kind::Text(checks::key_header), "X-API-Key"),
     live("auth.api_key.query", Kind::Text(checks::parameter), ""),
     live("auth.api_key.keys", Kind::Objects(KEYS), "[]"),
     live("auth.api_key.scope_rules", Kind::Objects(SCOPE_RULES), "[]"),
     live("auth.api_key.openbao_path", Kind::Text(checks::key_store), "").unset(),
     live("auth.jwt.jwks_url", Kind::Text(url::http_url), ""),
-    live("auth.jwt.issuer_url", Kind::Text(url::http_url), ""),
+    live("auth.jwt.issuer_url", Kind::Text(url::http_base_url), ""),
     live("auth.jwt.issuer", TEXT, ""),
     live("auth.jwt.audience", TEXT, ""),
-    live("auth.jwt.claims_to_headers", Kind::TextByName(checks::header_name), "{sub: X-User-Id, email: X-User-Email, email_verified: X-User-Verified}"),
+    live("auth.jwt.claims_to_headers", Kind::TextByName(checks::identity_header), "{sub: X-User-Id, email: X-User-Email, email_verified: X-User-Verified}"),
     live("auth.jwt.allowed_algorithms", Kind::List(checks::algorithm), "RS256, ES256"),
     live("auth.jwt.cache_ttl", duration(Duration::from_secs(10), Duration::MAX), "1h"),
     live("auth.jwt.sources", Kind::List(checks::jwt_source), "header"),
@@ -189,7 +190,7 @@ pub(super) const SCHEMA: &[Key] = &[
     live("rate_limit.per_user.burst", BURST, "200"),
     live("rate_limit.enabled", Kind::Bool, "true"),
     live("rate_limit.trust_proxy_headers", Kind::Bool, "false"),
-    live("rate_limit.exempt_paths", PATTERNS, ""),
+    live("rate_limit.exempt_paths", GLOBS, ""),
     restart("rate_limit.max_keys", int(1024, 67_108_864), "262144"),
     restart("rate_limit.store", Kind::OneOf(&["memory", "redis"]), "memory"),
     restart("rate_limit.redis.url", Kind::Text(url::redis_url), "").shown(Shown::WithoutUserinfo),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde_yaml::Value;
+
 use super::schema::SCHEMA;
 use super::setting::Setting;
 use super::unsupported::Ignored;
@@ -93,6 +95,11 @@ impl Settings {
                 if let Setting::Text(value) = setting { Some(value.as_str()) } else { None }
             },
         )
+    }
+
+    /// Objects or a map, their children checked.
+    pub(super) fn tree(&self, key: &str) -> &Value {
+        self.get(key, |setting| if let Setting::Tree(value) = setting { Some(value) } else { None })
     }
 
     pub(super) fn list(&self, key: &str) -> &[String] {

@@ -1,5 +1,6 @@
 //! Tests of the configuration, one module per subject.
 
+mod auth;
 mod environment;
 mod expansion;
 mod files;
@@ -8,6 +9,7 @@ mod plugins;
 mod printing;
 mod reload;
 mod schema;
+mod sections;
 mod types;
 mod unsupported;
 

@@ -5,22 +5,12 @@
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("tls.enabled", "false"),
-    ("auth.mode", "none"),
-    ("auth.role_paths", "{}"),
-    ("auth.api_key.scope_rules", "[]"),
     ("rate_limit.enabled", "false"),
     ("rate_limit.trust_proxy_headers", "false"),
     ("ip_filter.enabled", "false"),
     ("ip_filter.trust_proxy_headers", "false"),
     ("websocket.max_per_ip", "0"),
     ("websocket.max_per_user", "0"),
-    ("websocket.allowed_origins", "[]"),
-    ("websocket.close_on_expiry", "false"),
-    ("body_size.max", "0"),
-    ("body_size.overrides", "[]"),
-    ("security_headers.enabled", "false"),
-    ("security_headers.suppress_via_header", "true"),
-    ("upstream.health.enabled", "false"),
     ("server.proxy_protocol", "false"),
 ];
 

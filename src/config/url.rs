@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::UpstreamTarget;
 use super::mistakes::Problem;
+use crate::admission::origin::AllowedOrigin;
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes and ends with a zero (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -153,7 +154,7 @@ pub(super) fn http_url(text: &str) -> Result<String, Problem> {
     Err(not_url(text, why))
 }
 
-/// Check for `kratos.public_url`: as [`http_url`], and paths are appended to it, so there is no query.
+/// Check for `kratos.public_url` and `auth.jwt.issuer_url`: as [`http_url`], and paths are appended to it, so there is no query.
 pub(super) fn http_base_url(text: &str) -> Result<String, Problem> {
     if text.contains('?') {
         return Err(not_url(text, "a query is not supported"));
@@ -161,8 +162,21 @@ pub(super) fn http_base_url(text: &str) -> Result<String, Problem> {
     http_url(text)
 }
 
+/// Whether paths can be appended to `text`.
+pub(super) fn is_http_base_url(text: &str) -> bool {
+    !text.is_empty() && http_base_url(text).is_ok()
+}
+
+/// Check for `auth.ui.login_url`: as [`login_url`]; empty is not set.
+pub(super) fn own_login_url(text: &str) -> Result<String, Problem> {
+    if text.is_empty() { Ok(String::new()) } else { login_url(text) }
+}
+
 /// Check for URLs that go into `Location`: a path, or an http(s) URL. `//host` would be another site.
 pub(super) fn login_url(text: &str) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Err(not_url(text, "it is empty"));
+    }
     if !text.starts_with('/') {
         return http_url(text);
     }
@@ -208,25 +222,13 @@ pub(super) fn host_port(text: &str) -> Result<String, Problem> {
 
 /// Check for an entry of `websocket.allowed_origins`: `scheme://host[:port]`, `null` or `*`.
 pub(super) fn origin(text: &str) -> Result<String, Problem> {
-    if matches!(text, "null" | "*") {
-        return Ok(text.to_owned());
+    match AllowedOrigin::parse(text) {
+        Some(origin) => Ok(origin.to_string()),
+        None => Err(Problem::NotValid {
+            got: text.to_owned(),
+            why: "an origin is scheme://host[:port] with nothing after it, null or *".to_owned(),
+        }),
     }
-    let bare = |url: &Url<'_>| {
-        url.path.is_empty()
-            && url.query.is_none()
-            && url.fragment.is_none()
-            && url.userinfo.is_none()
-    };
-    let scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    let why = match Url::parse(text) {
-        Err(why) => why,
-        Ok(url) if url.scheme.is_empty() || !url.scheme.bytes().all(scheme_byte) => {
-            "its scheme is not valid"
-        }
-        Ok(url) if !bare(&url) => "an origin is scheme://host[:port], nothing after it",
-        Ok(_) => return Ok(text.to_owned()),
-    };
-    Err(Problem::NotValid { got: text.to_owned(), why: why.to_owned() })
 }
 
 fn not_url(text: &str, why: &'static str) -> Problem {

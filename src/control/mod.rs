@@ -2,6 +2,7 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+mod probe;
 mod reload;
 mod resolve;
 mod watch;
@@ -19,9 +20,11 @@ use crate::clock;
 use crate::config::{Source, UpstreamTarget};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
+use crate::process::Process;
 use crate::published::Published;
 
 use reload::{Reload, Trigger};
+use watch::FileWatch;
 
 /// What the control thread tells the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct ControlParts {
     pub events: EventSender,
     /// The counters of this thread.
     pub metrics: Arc<ControlMetrics>,
+    /// Where the probe of the upstream tells what it found out.
+    pub process: Arc<Process>,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -59,17 +64,19 @@ pub fn start<N: From<Notice> + Send + 'static>(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Signals are caught from here on, not from some later moment on the new thread.
-    let signals = {
+    let (hangup, stop) = {
         let _entered = runtime.enter();
-        Signals {
-            hangup: signal(SignalKind::hangup())?,
+        let stop = StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-        }
+        };
+        (signal(SignalKind::hangup())?, stop)
     };
-    std::thread::Builder::new()
-        .name("vw-control".into())
-        .spawn(move || runtime.block_on(run(parts, signals, notices)))
+    std::thread::Builder::new().name("vw-control".into()).spawn(move || {
+        runtime.spawn(stop.pass_on(notices));
+        runtime.spawn(resolve::keep_resolved(parts.policy.clone()));
+        runtime.block_on(run(parts, hangup));
+    })
 }
 
 /// The addresses of the upstream for the start, before the control thread runs. A name that does not resolve has none.
@@ -81,50 +88,77 @@ pub fn first_addresses(target: &UpstreamTarget) -> io::Result<Addresses> {
     Ok(addresses)
 }
 
-struct Signals {
-    hangup: Signal,
+/// Signals that stop the process.
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-async fn run<N: From<Notice>>(
-    parts: ControlParts,
-    mut signals: Signals,
-    notices: mpsc::SyncSender<N>,
-) {
+impl StopSignals {
+    /// A task of its own, so that nothing else that this thread waits for can hold a stop up.
+    async fn pass_on<N: From<Notice>>(mut self, notices: mpsc::SyncSender<N>) {
+        loop {
+            let signal = tokio::select! {
+                _ = self.terminate.recv() => libc::SIGTERM,
+                _ = self.interrupt.recv() => libc::SIGINT,
+            };
+            // A full or closed channel belongs to a process that is ending already.
+            let _ = notices.try_send(Notice::Stop(signal).into());
+        }
+    }
+}
+
+/// Reloads at SIGHUP and when the file has changed. Reading files may take for ever, on a network file system for
+/// instance; this task waits for it, the others do not.
+async fn run(parts: ControlParts, mut hangup: Signal) {
     let (seen, mut changes) = changes::channel(16);
-    let mut watcher =
-        parts.policy.current().config.path.as_deref().and_then(|path| watch::start(path, seen));
-    let mut reload = Reload::new(parts);
+    let config = parts.policy.current().config.clone();
+    let mut watcher = match config.path.filter(|_| config.watch.enabled) {
+        Some(path) => blocking(move || watch::start(&path, seen)).await.flatten(),
+        None => None,
+    };
+    let probe = probe::start(&parts);
+    let mut reload = Reload::new(parts, probe);
     // What changed between the load and the watch is found by one look after the watch stands.
-    let mut settled: Option<Instant> = Some(now() + reload.debounce());
-    let mut resolve_at = now() + resolve::FIRST_AFTER;
+    let mut settled: Option<Instant> = Some(now() + config.watch.debounce);
+    let mut look_again = now() + watch::LOOK_AGAIN;
     loop {
         tokio::select! {
-            _ = signals.hangup.recv() => reload.run(Trigger::Signal).await,
-            _ = signals.terminate.recv() => notify(&notices, libc::SIGTERM),
-            _ = signals.interrupt.recv() => notify(&notices, libc::SIGINT),
-            Some(()) = changes.recv() => settled = Some(now() + reload.debounce()),
+            _ = hangup.recv() => reload.run(Trigger::Signal).await,
+            Some(()) = changes.recv() => settled = Some(now() + config.watch.debounce),
             () = at(settled) => {
                 settled = None;
-                if let Some(watcher) = &mut watcher {
-                    // A swapped link or a new file under the old name has to be found again.
-                    watcher.follow();
-                }
-                if reload.is_watching() && reload.has_changed() {
+                // A swapped link or a new file under the old name has to be found again.
+                watcher = follow(watcher).await.0;
+                if watcher.is_some() && reload.has_changed().await {
                     reload.run(Trigger::FileWatcher).await;
                 }
             }
-            () = tokio::time::sleep_until(resolve_at) => {
-                resolve_at = now() + reload.resolve_again().await;
+            () = tokio::time::sleep_until(look_again), if watcher.is_some() => {
+                let moved;
+                (watcher, moved) = follow(watcher).await;
+                if moved {
+                    settled = Some(now() + config.watch.debounce);
+                }
+                look_again = now() + watch::LOOK_AGAIN;
             }
         }
     }
 }
 
-fn notify<N: From<Notice>>(notices: &mpsc::SyncSender<N>, signal: i32) {
-    // A full or closed channel belongs to a process that is ending already.
-    let _ = notices.try_send(Notice::Stop(signal).into());
+/// Lets the watch find its folders again; true when they are not those from before.
+async fn follow(watcher: Option<FileWatch>) -> (Option<FileWatch>, bool) {
+    let Some(mut watcher) = watcher else { return (None, false) };
+    let followed = blocking(move || {
+        let moved = watcher.follow();
+        (watcher, moved)
+    });
+    followed.await.map_or((None, false), |(watcher, moved)| (Some(watcher), moved))
+}
+
+/// Runs on another thread what may block. `None` after a panic there, which was reported when it happened.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(act).await.ok()
 }
 
 fn now() -> Instant {

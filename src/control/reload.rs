@@ -1,9 +1,11 @@
 //! Reload: the whole new configuration is loaded and validated first, then published as one snapshot, or not at all.
 
-use std::time::Duration;
+use std::path::Path;
 
-use super::{ControlParts, resolve};
-use crate::admission::policy::{Addresses, Policy};
+use tokio::sync::watch;
+
+use super::{ControlParts, blocking, resolve};
+use crate::admission::policy::Policy;
 use crate::clock;
 use crate::config::{self, Loaded};
 use crate::event::Event;
@@ -29,31 +31,21 @@ pub(super) struct Reload {
     parts: ControlParts,
     /// The file as it was read last, so that an event that changed nothing reloads nothing.
     seen: Option<Vec<u8>>,
+    /// Told of every new configuration.
+    probe: watch::Sender<()>,
 }
 
 impl Reload {
-    pub(super) fn new(parts: ControlParts) -> Self {
+    pub(super) fn new(parts: ControlParts, probe: watch::Sender<()>) -> Self {
         let seen = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
-        Self { parts, seen }
-    }
-
-    /// Quiet time before a changed file is read.
-    pub(super) fn debounce(&self) -> Duration {
-        self.parts.policy.current().config.watch.debounce
-    }
-
-    /// Whether a changed file is to be read at all.
-    pub(super) fn is_watching(&self) -> bool {
-        self.parts.policy.current().config.watch.enabled
+        Self { parts, seen, probe }
     }
 
     /// Whether the file differs from what was read last.
-    pub(super) fn has_changed(&self) -> bool {
-        self.parts.origin.is_some() && self.read() != self.seen
-    }
-
-    fn read(&self) -> Option<Vec<u8>> {
-        self.parts.policy.current().config.path.as_ref().and_then(|path| std::fs::read(path).ok())
+    pub(super) async fn has_changed(&self) -> bool {
+        let path = self.parts.policy.current().config.path.clone();
+        self.parts.origin.is_some()
+            && blocking(move || read(path.as_deref())).await != Some(self.seen.clone())
     }
 
     /// Loads, validates, publishes.
@@ -62,13 +54,16 @@ impl Reload {
             return;
         };
         let begun = clock::now();
-        self.seen = self.read();
-        // On another thread: a hanging network file system must not hold signals up.
-        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        let path = self.parts.policy.current().config.path.clone();
+        let Some((seen, loaded)) =
+            blocking(move || (read(path.as_deref()), config::load(&source))).await
+        else {
+            return self.failed(trigger, &[], "a defect: the load panicked");
+        };
+        self.seen = seen;
         match loaded {
-            Ok(Ok(loaded)) => self.publish(trigger, loaded, begun).await,
-            Ok(Err(mistakes)) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
-            Err(defect) => self.failed(trigger, &[], &defect.to_string()),
+            Ok(loaded) => self.publish(trigger, loaded, begun).await,
+            Err(mistakes) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
         }
     }
 
@@ -83,12 +78,13 @@ impl Reload {
             tracing::warn!(keys, "these changes need a restart; the old values stay in force");
         }
         let next = current.config.keep_startup_values(loaded.config);
-        let addresses = if next.upstream == current.config.upstream {
+        let addresses = if next.upstream.target == current.config.upstream.target {
             current.addresses.clone()
         } else {
             resolve::resolve(&next.upstream.target).await
         };
         self.parts.policy.publish(Policy::new(next, addresses));
+        self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
         let took = clock::now().saturating_duration_since(begun);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -119,23 +115,8 @@ impl Reload {
         let policy = self.parts.policy.current();
         policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
+}
 
-    /// Asks for the addresses of the upstream again; returns after which time to do it next.
-    pub(super) async fn resolve_again(&self) -> Duration {
-        let current = self.parts.policy.current();
-        if resolve::name_of(&current.config.upstream.target).is_none() {
-            return resolve::AGAIN_AFTER;
-        }
-        let found = resolve::resolve(&current.config.upstream.target).await;
-        // A name that was known and fails now keeps its last addresses.
-        if found == Addresses::Tcp(Vec::new()) {
-            return resolve::FIRST_AFTER;
-        }
-        if found != current.addresses {
-            let upstream = &*current.upstream_url;
-            tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
-            self.parts.policy.publish(Policy::new(current.config.clone(), found));
-        }
-        resolve::AGAIN_AFTER
-    }
+fn read(path: Option<&Path>) -> Option<Vec<u8>> {
+    path.and_then(|path| std::fs::read(path).ok())
 }

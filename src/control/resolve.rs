@@ -1,22 +1,24 @@
 //! Names of upstreams become addresses here and nowhere else: the resolver of the C library blocks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::policy::Addresses;
+use crate::admission::policy::{Addresses, Policy};
 use crate::config::UpstreamTarget;
+use crate::published::Published;
 
 /// How long a resolved name is used before it is asked again.
-pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(30);
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// How long after the start, or after a failure.
-pub(super) const FIRST_AFTER: Duration = Duration::from_secs(1);
+const FIRST_AFTER: Duration = Duration::from_secs(1);
 
 /// One resolution may take this long.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The name to resolve, unless the target is an address or a path already.
-pub(super) fn name_of(target: &UpstreamTarget) -> Option<(&str, u16)> {
+fn name_of(target: &UpstreamTarget) -> Option<(&str, u16)> {
     match target {
         UpstreamTarget::Tcp { host, port } if host.parse::<IpAddr>().is_err() => {
             Some((host, *port))
@@ -37,6 +39,39 @@ pub(super) async fn resolve(target: &UpstreamTarget) -> Addresses {
             })
         }
     }
+}
+
+/// Asks for the addresses of the upstream again and again, and publishes those that are new.
+pub(super) async fn keep_resolved(policy: Published<Policy>) {
+    let mut pause = FIRST_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = resolve_again(&policy).await;
+    }
+}
+
+/// Returns after which time to do it next.
+async fn resolve_again(policy: &Published<Policy>) -> Duration {
+    let current = policy.current();
+    let target = &current.config.upstream.target;
+    if name_of(target).is_none() {
+        return AGAIN_AFTER;
+    }
+    let found = resolve(target).await;
+    // A name that was known and fails now keeps its last addresses.
+    if found == Addresses::Tcp(Vec::new()) {
+        return FIRST_AFTER;
+    }
+    if !Arc::ptr_eq(&current, &policy.current()) {
+        // A reload came in between, and these may be the addresses of an upstream from before it.
+        return FIRST_AFTER;
+    }
+    if found != current.addresses {
+        let upstream = &*current.upstream_url;
+        tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
+        policy.publish(Policy::new(current.config.clone(), found));
+    }
+    AGAIN_AFTER
 }
 
 async fn look_up(name: (&str, u16)) -> Vec<SocketAddr> {

@@ -3,8 +3,10 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -13,12 +15,24 @@ use tokio::sync::mpsc;
 /// Symbolic links that are followed before a loop is suspected, as the kernel does (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
+/// How often it is looked whether the folders are still those that are watched. A folder that was replaced tells so
+/// itself, but not when it was one above it, and the new one may come later.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A folder with links or the file in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Folder {
+    path: PathBuf,
+    /// Device and inode, which tell it from another one under its name; `None` while it cannot be watched.
+    identity: Option<(u64, u64)>,
+}
+
 /// A running watch.
 pub(super) struct FileWatch {
     path: PathBuf,
     watcher: RecommendedWatcher,
-    watched: Vec<PathBuf>,
-    /// Paths whose change matters; shared with the callback of the watcher.
+    watched: Vec<Folder>,
+    /// Paths whose change matters: links, the file, and the folders; shared with the callback of the watcher.
     names: Arc<Mutex<Vec<PathBuf>>>,
 }
 
@@ -60,26 +74,46 @@ fn changes_content(kind: EventKind) -> bool {
 }
 
 impl FileWatch {
-    /// Finds again what has to be watched, after links or files were replaced.
-    pub(super) fn follow(&mut self) {
-        let names = links_and_file(&self.path);
-        let mut folders: Vec<PathBuf> =
+    /// Finds again what has to be watched, after links, files or folders were replaced. True when it is not what was
+    /// watched before.
+    pub(super) fn follow(&mut self) -> bool {
+        let mut names = links_and_file(&self.path);
+        let mut paths: Vec<PathBuf> =
             names.iter().filter_map(|name| name.parent().map(Path::to_owned)).collect();
-        folders.sort();
-        folders.dedup();
+        paths.sort();
+        paths.dedup();
+        names.extend(paths.iter().cloned());
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        for gone in self.watched.iter().filter(|folder| !folders.contains(folder)) {
+        // Known before it is watched: one that is replaced in between is found at the next look.
+        let found = paths.into_iter().map(|path| Folder { identity: identity(&path), path });
+        let found: Vec<Folder> = found.collect();
+        for gone in self.watched.iter().filter(|folder| !found.contains(folder)) {
             // A folder that was removed has lost its watch by itself.
-            let _ = self.watcher.unwatch(gone);
+            let _ = self.watcher.unwatch(&gone.path);
         }
-        for folder in folders.iter().filter(|folder| !self.watched.contains(folder)) {
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                let folder = folder.display();
+        let before = std::mem::take(&mut self.watched);
+        for mut folder in found {
+            if folder.identity.is_none() || !before.contains(&folder) {
+                self.watch(&mut folder, &before);
+            }
+            self.watched.push(folder);
+        }
+        self.watched != before
+    }
+
+    fn watch(&mut self, folder: &mut Folder, before: &[Folder]) {
+        if let Err(error) = self.watcher.watch(&folder.path, RecursiveMode::NonRecursive) {
+            folder.identity = None;
+            if !before.contains(folder) {
+                let folder = folder.path.display();
                 tracing::warn!(%folder, %error, "this folder of the configuration file cannot be watched");
             }
         }
-        self.watched = folders;
     }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    fs::metadata(folder).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Every symbolic link on the way to the file, and the file itself, each as a path whose folder holds no link.

@@ -3,6 +3,7 @@ use super::*;
 fn facts() -> RequestFacts<'static> {
     RequestFacts {
         client: IpAddr::from([192, 0, 2, 7]),
+        actor: None,
         method: Some("GET"),
         path: Some("/ws"),
         request_id: "req_ABCDEFGHIJKL",
@@ -37,9 +38,64 @@ fn the_envelope_has_the_keys_of_the_contract_in_their_order() {
 }
 
 #[test]
+fn a_known_actor_is_named() {
+    for (kind, r#type) in [(ActorKind::User, "user"), (ActorKind::ApiKey, "api_key")] {
+        let request = RequestFacts { actor: Some(KnownActor { kind, id: "ann" }), ..facts() };
+        let proxied = text(&Event::RequestProxied {
+            request,
+            bytes_in: 1,
+            bytes_out: 1,
+            duration_ms: 1,
+            status_code: 101,
+            upstream: "u",
+            websocket: true,
+        });
+        let actor =
+            format!("\"actor\":{{\"type\":\"{type}\",\"id\":\"ann\",\"ip\":\"192.0.2.7\"}}");
+        assert!(proxied.contains(&actor), "{proxied}");
+        assert!(proxied.contains("\"upstream\":\"u\",\"user_id\":\"ann\",\"websocket\":true"));
+        let closed = text(&Event::WebSocketClosed {
+            request,
+            bytes_to_client: 1,
+            bytes_to_upstream: 2,
+            duration_ms: 3,
+            reason: "drained",
+        });
+        assert!(closed.contains(&actor) && !closed.contains("user_id"), "{closed}");
+    }
+}
+
+#[test]
+fn a_denial_says_what_the_contract_lists() {
+    let line = text(&Event::AuthDenied {
+        request: facts(),
+        detail: "no credential",
+        mode: "jwt",
+        reason: "no_credentials",
+        status_code: 401,
+    });
+    for part in [
+        "\"event_type\":\"auth.denied\"",
+        "\"severity\":\"medium\",\"category\":\"auth\"",
+        "\"payload\":{\"client_ip\":\"192.0.2.7\",\"detail\":\"no credential\",\"method\":\"GET\",\"mode\":\"jwt\",\
+         \"path\":\"/ws\",\"reason\":\"no_credentials\",\"status_code\":401}",
+        "\"outcome\":\"blocked\",\"request_id\":\"req_ABCDEFGHIJKL\",\"triggered_by\":\"auth_middleware\"",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+}
+
+#[test]
 fn payload_keys_are_alphabetical_in_every_event() {
     let lists = ["upstream.prot: unknown key".to_owned()];
     let events = [
+        Event::AuthDenied {
+            request: facts(),
+            detail: "the API key is not known",
+            mode: "api-key",
+            reason: "invalid_key",
+            status_code: 401,
+        },
         Event::RequestBlocked {
             request: facts(),
             blocked_by: "http",
@@ -63,11 +119,19 @@ fn payload_keys_are_alphabetical_in_every_event() {
             driver: "epoll",
             driver_reason: "asked for",
             listen: "127.0.0.1:1".into(),
+            security_headers_enabled: true,
             upstream: "u",
             version: "0",
             workers: 1,
         },
         Event::ProxyStopped { reason: "SIGTERM", tunnels_closed: 0, uptime_seconds: 9 },
+        Event::UpstreamHealthChanged {
+            consecutive: 3,
+            last_error: Some("refused"),
+            new_status: "failing",
+            previous_status: "ok",
+            upstream_url: "http://localhost:3000",
+        },
         Event::ConfigReloaded {
             config_path: "p",
             duration_ms: 1,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use super::{BUCKETS_SECONDS, CloseReason, CoreMetrics, Counter, Histogram, Labelled, Metrics};
-use crate::process::{Process, VERSION};
+use crate::process::{Process, UpstreamHealth, VERSION};
 
 const UPGRADE_RESULTS: [&str; 6] =
     ["opened", "refused", "declined", "failed", "timeout", "abandoned"];
@@ -25,7 +25,7 @@ pub fn render(metrics: &Metrics, process: &Process) -> String {
     text.connections(process);
     text.websocket();
     text.requests();
-    text.upstream();
+    text.upstream(process);
     text.process_wide();
     text.out
 }
@@ -182,7 +182,7 @@ impl Text<'_> {
         }
     }
 
-    fn upstream(&mut self) {
+    fn upstream(&mut self, process: &Process) {
         self.family(
             "vibewarden_upstream_connect_failures_total",
             "counter",
@@ -201,6 +201,14 @@ impl Text<'_> {
         self.family("vibewarden_upstream_timeouts_total", "counter", "Answers 504.");
         let timeouts = self.sum(|core| core.upstream_timeouts.get());
         self.line("vibewarden_upstream_timeouts_total", &[], timeouts);
+        let healthy = match process.upstream_health() {
+            UpstreamHealth::Unknown => return,
+            UpstreamHealth::Ok => 1,
+            UpstreamHealth::Failing => 0,
+        };
+        let name = "vibewarden_upstream_healthy";
+        self.family(name, "gauge", "Whether the upstream answers its probe.");
+        self.line(name, &[], healthy);
     }
 
     fn process_wide(&mut self) {

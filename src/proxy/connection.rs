@@ -73,7 +73,8 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
         None => {
             core.metrics.task_panics.add(1);
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            Box::pin(refuse(&core, &client, &policy, &facts, Refusal::InternalError, false)).await;
+            Box::pin(refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b""))
+                .await;
             None
         }
     }
@@ -93,7 +94,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             Err(HeadEnd::Left) => return None,
             Err(HeadEnd::Refused(refusal)) => {
                 let (policy, facts) = (core.policy(), Facts::unread(peer));
-                Box::pin(refuse(core, client, &policy, &facts, refusal, false)).await;
+                Box::pin(refuse(core, client, &policy, &facts, refusal, false, b"")).await;
                 return None;
             }
         };
@@ -115,12 +116,13 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
                 let exchanged = Box::pin(exchanged).await;
                 Box::pin(conclude_plain(core, client, &policy, &request, exchanged, started)).await
             }
-            Err(Rejected { refusal, facts, is_upgrade, goes_on }) => {
+            Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints }) => {
                 if is_upgrade {
                     core.metrics.upgrade(UpgradeResult::Refused);
                 }
                 own_answers += 1;
-                Box::pin(refuse(core, client, &policy, &facts, refusal, goes_on)).await
+                let headers = if past_own_endpoints { policy.answer_headers.lines() } else { b"" };
+                Box::pin(refuse(core, client, &policy, &facts, refusal, goes_on, headers)).await
             }
         };
         if !goes_on {
@@ -171,7 +173,8 @@ async fn conclude_upgrade(
                 Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
                 _ => UpgradeResult::Failed,
             });
-            Box::pin(refuse(core, client, policy, &attempt.facts, refusal, false)).await;
+            let headers = policy.answer_headers.lines();
+            Box::pin(refuse(core, client, policy, &attempt.facts, refusal, false, headers)).await;
         }
     }
     None
@@ -204,7 +207,8 @@ async fn conclude_plain(
         Outcome::ClientLeft => false,
         Outcome::Refused { refusal, ends_connection } => {
             let goes_on = request.keep_alive && !ends_connection;
-            refuse(core, client, policy, &request.facts, refusal, goes_on).await
+            let headers = policy.answer_headers.lines();
+            refuse(core, client, policy, &request.facts, refusal, goes_on, headers).await
         }
     }
 }
@@ -222,6 +226,7 @@ async fn serve_tunnel(core: &Core, opened: &mut Opened) {
 }
 
 /// The one place where a refusal is answered, counted and logged; true when the connection goes on with the next request.
+/// `headers` are the lines that the configuration adds to answers behind the own endpoints.
 async fn refuse(
     core: &Core,
     client: &Socket,
@@ -229,11 +234,18 @@ async fn refuse(
     facts: &Facts,
     refusal: Refusal,
     goes_on: bool,
+    headers: &[u8],
 ) -> bool {
     report::refused(core, policy, facts, refusal);
     let goes_on = goes_on && !core.is_draining();
     let mut out = Vec::with_capacity(512);
-    refusal.answer().write(&mut out, facts.request_id(), facts.method() == "HEAD", !goes_on);
+    refusal.answer().write(
+        &mut out,
+        facts.request_id(),
+        facts.method() == "HEAD",
+        !goes_on,
+        headers,
+    );
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !goes_on {
         client.linger(&core.scratch).await;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use super::connection;
 use super::driver::Mode;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
-use super::stream::{Socket, set_liveness};
-use super::tunnels::{Tunnels, VISIT_SHARES, VISITS};
+use super::stream::{Socket, clear_liveness, set_liveness};
+use super::tunnels::{Tunnels, share_interval};
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::EventSender;
@@ -34,8 +34,17 @@ use crate::published::Reader;
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// At most one warning of a core about connections that it cannot accept in this time.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Connections that are accepted in a row before those that are open get their turn.
 const ACCEPT_BURST: usize = 64;
+
+/// Bursts that found an end, after which the others run in any case.
+const BURSTS_IN_A_ROW: u8 = 16;
+
+/// Bursts after the command to drain: as many as the longest backlog has, so that newcomers cannot keep the listener open.
+const LAST_BURSTS: usize = 1024;
 
 /// Pause of the accept loop when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +97,8 @@ pub(crate) struct Core {
     draining: Notice,
     open: Cell<usize>,
     all_closed: Notice,
+    /// The last warning about connections that cannot be accepted.
+    accept_warned: Cell<Option<Instant>>,
 }
 
 impl Core {
@@ -109,6 +120,7 @@ impl Core {
             draining: Notice::default(),
             open: Cell::new(0),
             all_closed: Notice::default(),
+            accept_warned: Cell::new(None),
         })
     }
 
@@ -143,6 +155,16 @@ impl Core {
         self.open.get()
     }
 
+    /// Warns of a connection that cannot be taken, unless it has just done so: it is tried again many times a second.
+    fn warn_accept(&self, error: &dyn std::fmt::Display) {
+        let now = clock::now();
+        let due = |last: Instant| now.saturating_duration_since(last) >= ACCEPT_WARNING_INTERVAL;
+        if self.accept_warned.get().is_none_or(due) {
+            self.accept_warned.set(Some(now));
+            tracing::warn!(%error, "connections cannot be accepted; trying on");
+        }
+    }
+
     fn connection_opened(self: &Rc<Self>) -> ConnectionPlace {
         self.open.set(self.open.get() + 1);
         ConnectionPlace(Rc::clone(self))
@@ -171,12 +193,14 @@ pub async fn run(
     commands: flume::Receiver<Command>,
 ) -> io::Result<u64> {
     let core = Rc::new(Core::new(parts, policy)?);
-    monoio::spawn(keep_liveness(Rc::clone(&core)));
+    listener.set_nonblocking(true)?;
+    let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
+    monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
     monoio::spawn(keep_pool(Rc::clone(&core)));
     if core.turns.is_some() {
         monoio::spawn(give_turns(Rc::clone(&core)));
     }
-    let time = serve_until_drain(&core, listener, &commands).await?;
+    let time = serve_until_drain(&core, listener, &commands).await;
     Ok(drain(&core, time).await)
 }
 
@@ -192,26 +216,37 @@ pub fn prepare_listener(listener: impl AsFd, dead_peer_after: Option<Duration>) 
 
 async fn serve_until_drain(
     core: &Rc<Core>,
-    listener: TcpListener,
+    listener: Rc<Socket>,
     commands: &flume::Receiver<Command>,
-) -> io::Result<Duration> {
-    listener.set_nonblocking(true)?;
-    let listener = Socket::adopt(OwnedFd::from(listener))?;
+) -> Duration {
     let mut commanded = pin!(commands.recv_async());
+    let mut bursts: u8 = 0;
     loop {
-        match select(pin!(listener.readable()), commanded.as_mut()).await {
-            Either::Left((ready, _)) => {
-                ready?;
-                if let Accepted::Exhausted = accept_burst(core, &listener) {
-                    monoio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-            }
-            Either::Right((command, _)) => {
+        // The command first: a full backlog is always ready.
+        match select(commanded.as_mut(), pin!(listener.readable())).await {
+            Either::Left((command, _)) => {
                 // What the kernel has already accepted is served; a closed listener would reset it.
-                while let Accepted::More = accept_burst(core, &listener) {}
+                for _ in 0..LAST_BURSTS {
+                    let Accepted::More = accept_burst(core, &listener) else { break };
+                }
                 // The sender is gone only when the process ends without a drain.
                 let Command::Drain(time) = command.unwrap_or(Command::Drain(Duration::ZERO));
-                return Ok(time);
+                return time;
+            }
+            Either::Right((ready, _)) => {
+                if let Err(error) = &ready {
+                    core.warn_accept(error);
+                }
+                bursts = bursts.wrapping_add(1);
+                match ready.map_or(Accepted::Exhausted, |()| accept_burst(core, &listener)) {
+                    Accepted::More => core.let_others_run().await,
+                    // Newcomers one by one may keep the wait from suspending, too.
+                    Accepted::All if bursts.is_multiple_of(BURSTS_IN_A_ROW) => {
+                        core.let_others_run().await;
+                    }
+                    Accepted::All => {}
+                    Accepted::Exhausted => monoio::time::sleep(EXHAUSTED_PAUSE).await,
+                }
             }
         }
     }
@@ -222,7 +257,7 @@ enum Accepted {
     More,
     /// Nobody is waiting any more.
     All,
-    /// No descriptor or memory for the next one.
+    /// The next one cannot be taken now: no descriptor, no memory.
     Exhausted,
 }
 
@@ -235,17 +270,11 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
                 }
             }
             Err(Errno::AGAIN) => return Accepted::All,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                tracing::warn!(
-                    "accept: out of descriptors or memory; trying again in {} ms",
-                    EXHAUSTED_PAUSE.as_millis()
-                );
-                return Accepted::Exhausted;
-            }
             // The connection that was next is gone already (accept(2)); the one after it may be well.
             Err(Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::INTR) => {}
+            // Out of descriptors or memory, mostly.
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                core.warn_accept(&error);
                 return Accepted::Exhausted;
             }
         }
@@ -271,20 +300,31 @@ pub(super) fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
         return;
     }
     let place = core.connection_opened();
-    if let Ok(client) = Socket::adopt(fd) {
-        core.metrics.connections_accepted.add(1);
-        monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
+    match Socket::adopt(fd) {
+        Ok(client) => {
+            core.metrics.connections_accepted.add(1);
+            monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
+        }
+        Err(error) => core.warn_accept(&error),
     }
 }
 
-/// Visits the open tunnels again and again; see `tunnels`.
-async fn keep_liveness(core: Rc<Core>) {
+/// Visits the open tunnels again and again; see `tunnels`. What new connections inherit follows a reload, too.
+async fn keep_liveness(core: Rc<Core>, listener: Weak<Socket>) {
+    let mut inherited = core.policy().config.server.dead_peer_after;
     loop {
-        let Some(after) = core.policy().config.server.dead_peer_after else {
-            monoio::time::sleep(Duration::from_secs(5)).await;
-            continue;
-        };
-        monoio::time::sleep(after / (VISITS * VISIT_SHARES)).await;
+        let after = core.policy().config.server.dead_peer_after;
+        if after != inherited
+            && let Some(listener) = listener.upgrade()
+        {
+            // Without it a connection gets the new value when it is a tunnel, at its first visit.
+            let _ = match after {
+                Some(after) => set_liveness(listener.fd(), after),
+                None => clear_liveness(listener.fd()),
+            };
+            inherited = after;
+        }
+        monoio::time::sleep(share_interval(after)).await;
         core.tunnels.visit_share(clock::now(), after);
     }
 }
@@ -433,3 +473,6 @@ pub(super) async fn give_turns(core: Rc<Core>) {
         waiting.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests;

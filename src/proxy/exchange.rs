@@ -69,7 +69,7 @@ pub(crate) enum Outcome {
     /// There is no answer to relay.
     Refused {
         refusal: Refusal,
-        /// No request can follow: content of this one is still to come, or the upstream said that HTTP is over.
+        /// No request can follow: content of this one is still to come, or the upstream switched protocols.
         ends_connection: bool,
     },
 }
@@ -88,8 +88,6 @@ enum Stop {
     ClientLeft,
     /// A kept connection was dead, which says nothing about the upstream.
     Stale,
-    /// A 101 to a request that was no upgrade.
-    Switched,
     Refused(Refusal),
     Cut {
         status: u16,
@@ -107,6 +105,8 @@ struct Progress {
     answer_begun: Cell<bool>,
     status: Cell<u16>,
     interim_answers: Cell<u8>,
+    /// The upstream answered 101 to a request that asked for no other protocol.
+    switched: Cell<bool>,
     to_upstream_bytes: Cell<u64>,
     to_client_bytes: Cell<u64>,
 }
@@ -140,9 +140,6 @@ pub(crate) async fn exchange(
         Stop::ClientLeft => Outcome::ClientLeft,
         Stop::Cut { status } => Outcome::Cut { status },
         Stop::Stale => exchange.refused(closed()),
-        Stop::Switched => {
-            Outcome::Refused { refusal: ResponseError::Switching.into(), ends_connection: true }
-        }
         Stop::Refused(refusal) => exchange.refused(refusal),
     });
     let progress = &exchange.progress;
@@ -159,7 +156,8 @@ fn closed() -> Refusal {
 
 impl Exchange<'_> {
     fn refused(&self, refusal: Refusal) -> Outcome {
-        let ends_connection = self.request.has_content() && !self.progress.request_sent.get();
+        let content_unread = self.request.has_content() && !self.progress.request_sent.get();
+        let ends_connection = content_unread || self.progress.switched.get();
         Outcome::Refused { refusal, ends_connection }
     }
 
@@ -337,7 +335,8 @@ impl Exchange<'_> {
             let head = ResponseHead::parse(bytes).map_err(invalid)?;
             if head.status == 101 {
                 upstream.reset_on_close();
-                return Err(Stop::Switched);
+                self.progress.switched.set(true);
+                return Err(invalid(ResponseError::Switching));
             }
             let answer = if head.is_interim() {
                 self.relay_interim(&head).await?;
@@ -455,13 +454,14 @@ impl Exchange<'_> {
                 Err(error) if error != Errno::TIME => return Ok(()),
                 Err(_) => {}
             }
-            if due.is_some_and(|due| due <= clock::now()) {
+            let client_left = self.client.is_hung_up();
+            if client_left || due.is_some_and(|due| due <= clock::now()) {
                 upstream.reset_on_close();
-                return Err(Stop::Refused(late(self.policy.config.upstream_head_timeout)));
-            }
-            if self.client.is_hung_up() {
-                upstream.reset_on_close();
-                return Err(Stop::ClientLeft);
+                return Err(if client_left {
+                    Stop::ClientLeft
+                } else {
+                    Stop::Refused(late(self.policy.config.upstream_head_timeout))
+                });
             }
         }
     }

@@ -60,6 +60,7 @@ impl Facts {
         let read = |text| Some(text).filter(|text: &&str| !text.is_empty());
         RequestFacts {
             client: self.client,
+            actor: None,
             method: read(self.method()),
             path: read(self.path()),
             request_id: self.request_id(),

@@ -3,13 +3,13 @@
 
 use std::cell::RefCell;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::stream::Socket;
+use super::stream::{Socket, deadline_after};
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::wire::head::{HeadError, HeadScanner};
@@ -132,9 +132,9 @@ pub(crate) async fn read_request_head(
     let policy = core.policy();
     let server = &policy.config.server;
     let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let limit =
-        |since: Instant, time: Option<Duration>| time.and_then(|time| since.checked_add(time));
     let mut begun = first || !buffer.filled().is_empty();
+    // Between two requests there is nothing to receive yet.
+    let mut wait_first = !begun;
     let mut deadline = None;
     let mut armed = false;
     loop {
@@ -143,7 +143,12 @@ pub(crate) async fn read_request_head(
             Ok(None) => {}
             Err(error) => return Err(HeadEnd::Refused(error.into())),
         }
-        match buffer.receive(client, server.max_header_bytes) {
+        let received = if std::mem::take(&mut wait_first) {
+            Err(Errno::AGAIN)
+        } else {
+            buffer.receive(client, server.max_header_bytes)
+        };
+        match received {
             Ok(0) => return Err(HeadEnd::Left),
             Ok(_) => {
                 armed &= begun;
@@ -151,10 +156,8 @@ pub(crate) async fn read_request_head(
             }
             Err(Errno::AGAIN) => {
                 if !armed {
-                    deadline = limit(
-                        clock::now(),
-                        if begun { server.read_timeout } else { server.idle_timeout },
-                    );
+                    let time = if begun { server.read_timeout } else { server.idle_timeout };
+                    deadline = deadline_after(time);
                     armed = true;
                 }
                 buffer.release_if_empty();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::exchange::PlainRequest;
 use super::facts::{Facts, new_request_id};
 use super::own_endpoint;
+use crate::admission::paths::MatchingPath;
 use crate::admission::policy::Policy;
 use crate::refusal::Refusal;
 use crate::wire::forward::{self, Forwarding, Purpose};
@@ -27,6 +28,15 @@ pub(crate) struct Rejected {
     pub(crate) is_upgrade: bool,
     /// The connection can carry another request: where this one ends is beyond doubt, and nothing of it is unread.
     pub(crate) goes_on: bool,
+    /// It was no own endpoint: the answer gets the security headers (section 3.6 of the contract).
+    pub(crate) past_own_endpoints: bool,
+}
+
+impl Rejected {
+    /// For its head alone (step 2).
+    fn malformed(refusal: Refusal, facts: Facts, is_upgrade: bool) -> Self {
+        Self { refusal, facts, is_upgrade, goes_on: false, past_own_endpoints: false }
+    }
 }
 
 /// An admitted upgrade: what goes upstream, and what has to come back.
@@ -39,22 +49,15 @@ pub(crate) struct Attempt {
 
 /// Steps 2 to 11 of section 5.1: everything that is decided from the head alone.
 pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected> {
-    let parsed = RequestHead::parse(head).map_err(|error| Rejected {
-        refusal: error.into(),
-        facts: Facts::refused(peer, head),
-        is_upgrade: false,
-        goes_on: false,
-    })?;
+    let parsed = RequestHead::parse(head)
+        .map_err(|error| Rejected::malformed(error.into(), Facts::refused(peer, head), false))?;
     let origin = policy.origin(&parsed, peer);
     let mut new_id = String::new();
     let request_id = forward::request_id(&parsed).unwrap_or_else(|| new_request_id(&mut new_id));
     let facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
-        Err(error) => {
-            let refusal = error.into();
-            return Err(Rejected { refusal, facts, is_upgrade: true, goes_on: false });
-        }
+        Err(error) => return Err(Rejected::malformed(error.into(), facts, true)),
     };
     if parsed.is_own_endpoint() {
         return Ok(Judged::Own(own_endpoint::Request::of(&parsed, request_id)));
@@ -62,7 +65,7 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
     let is_upgrade = upgrade.is_some();
     let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
     let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
-    let content_bytes_max = policy.content_bytes_max(&parsed);
+    let content_bytes_max = policy.content_bytes_max(&MatchingPath::of(parsed.path()));
     let admitted = policy.admit(&parsed, &origin).and_then(|admitted| {
         match (parsed.framing, content_bytes_max) {
             (Framing::Length(length), Some(most)) if length > most => Err(Refusal::PayloadTooLarge),
@@ -71,9 +74,14 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
     });
     let admitted = match admitted {
         Ok(admitted) => admitted,
-        Err(refusal) => return Err(Rejected { refusal, facts, is_upgrade, goes_on }),
+        Err(refusal) => {
+            let past_own_endpoints = true;
+            return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
+        }
     };
     let forwarding = Forwarding {
+        target: None,
+        hidden_subprotocols: &[],
         client: origin.client,
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::stream::Socket;
 use crate::admission::policy::Policy;
 use crate::metrics;
-use crate::process::{Phase, VERSION};
+use crate::process::{Phase, Process, UpstreamHealth, VERSION};
 use crate::refusal::Refusal;
 use crate::wire::head::Framing;
 use crate::wire::request::RequestHead;
@@ -83,9 +83,6 @@ struct Readiness {
     upstream: &'static str,
 }
 
-/// State of the upstream where no probe runs.
-const UPSTREAM_UNKNOWN: &str = "unknown";
-
 /// What an own endpoint says when it answers.
 struct Page {
     status: u16,
@@ -109,7 +106,7 @@ pub(crate) async fn answer(
         Err(refusal) => {
             let answer = refusal.answer();
             core.metrics.refusals.count(answer.code, 0, policy.no_pattern(), Duration::ZERO);
-            answer.write(&mut out, &request.id, request.head_only, !keep_alive);
+            answer.write(&mut out, &request.id, request.head_only, !keep_alive, b"");
         }
     }
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
@@ -133,7 +130,7 @@ fn page(core: &Core, policy: &Policy, request: &Request) -> Result<Page, Refusal
     match request.endpoint {
         Some(Endpoint::Health) => Ok(ok("X-Vibewarden: 1\r\n", json(&health(core, policy)))),
         Some(Endpoint::Ready) => {
-            let ready = ready(core.process.phase());
+            let ready = ready(&core.process);
             let page = ok("", json(&ready));
             if ready.ready {
                 return Ok(page);
@@ -150,21 +147,24 @@ fn page(core: &Core, policy: &Policy, request: &Request) -> Result<Page, Refusal
 
 fn health<'a>(core: &'a Core, policy: &Policy) -> Health<'a> {
     let driver = &core.process.driver;
+    let upstream = core.process.upstream_health();
     Health {
-        status: "ok",
+        status: if upstream == UpstreamHealth::Failing { "degraded" } else { "ok" },
         version: policy.config.expose_version.then_some(VERSION),
         driver: Driver { name: driver.name, mode: driver.mode, reason: &driver.reason },
-        components: Components { sidecar: "ok", upstream: UPSTREAM_UNKNOWN },
+        components: Components { sidecar: "ok", upstream: upstream.word() },
     }
 }
 
-fn ready(phase: Phase) -> Readiness {
-    let reason = match phase {
-        Phase::Ready => None,
+fn ready(process: &Process) -> Readiness {
+    let upstream = process.upstream_health();
+    let reason = match process.phase() {
         Phase::Starting => Some("starting"),
         Phase::Draining => Some("draining"),
+        Phase::Ready if upstream == UpstreamHealth::Failing => Some("upstream_failing"),
+        Phase::Ready => None,
     };
-    Readiness { ready: reason.is_none(), reason, upstream: UPSTREAM_UNKNOWN }
+    Readiness { ready: reason.is_none(), reason, upstream: upstream.word() }
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {

@@ -52,6 +52,13 @@ pub(crate) fn refused(core: &Core, policy: &Policy, facts: &Facts, refusal: Refu
             reason: answer.code,
             status_code: answer.status,
         },
+        RefusalEvent::AuthDenied { mode, reason } => Event::AuthDenied {
+            request,
+            detail: reason.detail(),
+            mode: mode.word(),
+            reason: reason.word(),
+            status_code: answer.status,
+        },
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
             let upstream = &*policy.upstream_url;

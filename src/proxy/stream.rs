@@ -170,6 +170,23 @@ impl Socket {
         rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
+    /// The failures that wait on two connections to be told, and takes them: whoever asks has to act on them. Nothing is
+    /// said of an orderly end.
+    pub(crate) fn take_failures(pair: [&Self; 2]) -> [Option<Fault>; 2] {
+        let mut polled =
+            pair.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty()));
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut polled, Some(&now)).unwrap_or(0) == 0 {
+            return [None, None];
+        }
+        polled.map(|polled| {
+            // Asked only then: without a failure the kernel would tell of a route that was lost for a moment instead.
+            let failed = polled.revents().contains(PollFlags::ERR);
+            let error = failed.then(|| sockopt::socket_error(&polled)).and_then(Result::ok)?;
+            error.err().map(Fault::from)
+        })
+    }
+
     /// Ends our direction; the other goes on.
     pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
         rustix::net::shutdown(self.fd(), Shutdown::Write)
@@ -250,6 +267,12 @@ pub(crate) fn set_liveness(fd: impl std::os::fd::AsFd, after: Duration) -> rusti
     sockopt::set_tcp_keepintvl(&fd, (after / 8).clamp(second, longest))?;
     set_user_timeout(&fd, after)?;
     sockopt::set_socket_keepalive(&fd, true)
+}
+
+/// Undoes [`set_liveness`].
+pub(crate) fn clear_liveness(fd: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
+    sockopt::set_tcp_user_timeout(&fd, 0)?;
+    sockopt::set_socket_keepalive(&fd, false)
 }
 
 /// Sets `TCP_USER_TIMEOUT` alone.

@@ -74,16 +74,25 @@ async fn send_over_tcp(
     deadline: Option<Instant>,
 ) -> Result<Connected, Unavailable> {
     let mut last = Unavailable::Unresolved;
-    for address in addresses {
-        match connect_tcp(address, head, deadline).await {
+    for (tried, address) in addresses.iter().enumerate() {
+        // An address that answers nothing must leave time for those after it.
+        let share = deadline.map(|deadline| {
+            let now = clock::now();
+            now + share(deadline.saturating_duration_since(now), addresses.len() - tried)
+        });
+        match connect_tcp(address, head, share).await {
             Ok((upstream, sent_bytes)) => {
                 return Ok(Connected { upstream, place: Place::Tcp(*address), sent_bytes });
             }
-            Err(Errno::TIME) => return Err(Unavailable::Timeout),
             Err(error) => last = unavailable(error),
         }
     }
     Err(last)
+}
+
+/// The part of the time that is left for the next one of so many addresses; the last one has it all.
+fn share(left: Duration, addresses: usize) -> Duration {
+    left / u32::try_from(addresses.max(1)).unwrap_or(u32::MAX)
 }
 
 async fn connect_tcp(
@@ -121,11 +130,33 @@ async fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Socket, 
 fn unavailable(error: Errno) -> Unavailable {
     match error {
         Errno::CONNREFUSED | Errno::NOENT => Unavailable::Refused,
-        Errno::TIMEDOUT => Unavailable::Timeout,
+        Errno::TIME | Errno::TIMEDOUT => Unavailable::Timeout,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => {
             Unavailable::Unreachable
         }
         Errno::ADDRNOTAVAIL => Unavailable::NoPorts,
         _ => Unavailable::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_has_its_share_and_all_together_no_more_than_the_whole() {
+        for addresses in 1..=300 {
+            let mut left = CONNECT_TIME;
+            for tried in 0..addresses {
+                let time = share(left, addresses - tried);
+                let even = CONNECT_TIME / u32::try_from(addresses).unwrap();
+                assert!(time.abs_diff(even) < Duration::from_micros(1), "{tried} of {addresses}");
+                left -= time;
+            }
+            assert_eq!(left, Duration::ZERO);
+        }
+        // What one did not need is for the others.
+        assert_eq!(share(Duration::from_millis(2900), 2), Duration::from_millis(1450));
+        assert_eq!(share(CONNECT_TIME, 0), CONNECT_TIME);
     }
 }

@@ -33,7 +33,27 @@ struct Begin {
     policy: Reader<Policy>,
     listener: TcpListener,
     commands: flume::Receiver<Command>,
+    last_word: LastWord,
+}
+
+/// Says exactly once that a core has ended, also when it panics or never began: the shutdown waits for it.
+struct LastWord {
+    ended: io::Result<u64>,
     notify: mpsc::SyncSender<Notice>,
+}
+
+impl LastWord {
+    fn new(notify: mpsc::SyncSender<Notice>) -> Self {
+        Self { ended: Err(io::Error::other("it panicked")), notify }
+    }
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let ended = std::mem::replace(&mut self.ended, Ok(0));
+        // Nobody waits for it when a second signal has ended the process.
+        let _ = self.notify.send(Notice::CoreEnded(ended));
+    }
 }
 
 impl Seat {
@@ -45,9 +65,15 @@ impl Seat {
         notify: mpsc::SyncSender<Notice>,
     ) -> RunningCore {
         let (sender, commands) = flume::bounded(4);
-        // The thread waits for nothing else; it is gone only after a panic, which ends the start loudly anyway.
-        let _ =
-            self.begin.send(Begin { parts, policy: policy.reader(), listener, commands, notify });
+        let last_word = LastWord::new(notify);
+        // The thread waits for nothing else. When it is gone after a panic, the last word comes back unsent and is said here.
+        let _ = self.begin.send(Begin {
+            parts,
+            policy: policy.reader(),
+            listener,
+            commands,
+            last_word,
+        });
         RunningCore { commands: sender, thread: self.thread }
     }
 }
@@ -96,10 +122,9 @@ fn seat_all(mode: Mode, workers: usize, pin: Option<&[usize]>) -> io::Result<Vec
                 };
                 drop((report.send(outcome), report));
                 if let (Some(mut runtime), Ok(begin)) = (runtime, told.recv()) {
-                    let Begin { parts, policy, listener, commands, notify } = begin;
-                    let ended = runtime.block_on(core::run(parts, policy, listener, commands));
-                    // Nobody waits for it when a second signal has ended the process.
-                    let _ = notify.send(Notice::CoreEnded(ended));
+                    let Begin { parts, policy, listener, commands, mut last_word } = begin;
+                    last_word.ended =
+                        runtime.block_on(core::run(parts, policy, listener, commands));
                 }
             })?;
         seats.push(Seat { begin, thread });
@@ -124,5 +149,26 @@ pub(super) fn usable_cpus() -> Vec<usize> {
     match sched_getaffinity(None) {
         Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
         Err(_) => (0..std::thread::available_parallelism().map_or(1, Into::into)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_panics_says_so_once() {
+        let (notify, notices) = mpsc::sync_channel(4);
+        for panics in [true, false] {
+            let last_word = LastWord::new(notify.clone());
+            let core = std::thread::spawn(move || {
+                let mut last_word = last_word;
+                last_word.ended = Ok(if panics { panic!("as a core might") } else { 7 });
+            });
+            assert_eq!(core.join().is_err(), panics);
+            let Ok(Notice::CoreEnded(ended)) = notices.try_recv() else { panic!("no word") };
+            assert_eq!(ended.ok(), (!panics).then_some(7));
+            assert!(notices.try_recv().is_err());
+        }
     }
 }

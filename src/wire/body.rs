@@ -167,6 +167,14 @@ impl ChunkedDecoder {
         self.state == State::Complete
     }
 
+    /// Bytes of data that the chunk under way still announces.
+    pub fn announced_bytes(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// The trailers, once the content is complete.
     pub fn trailers(&self) -> impl Iterator<Item = Header<'_>> {
         self.trailers.split(|&byte| byte == b'\n').filter_map(|line| {

@@ -61,7 +61,9 @@ impl<'a> Passage<'a> {
             let decoded = self.decoder.decode(rest).map_err(PassageError::Broken)?;
             let data = rest.get(decoded.data).unwrap_or_default();
             self.content_bytes = self.content_bytes.saturating_add(data.len() as u64);
-            if self.limits.content_bytes_max.is_some_and(|most| self.content_bytes > most) {
+            // A chunk says at its beginning what it will be too much of.
+            let announced = self.content_bytes.saturating_add(self.decoder.announced_bytes());
+            if self.limits.content_bytes_max.is_some_and(|most| announced > most) {
                 return Err(PassageError::TooLarge);
             }
             self.put_data(data, out);
@@ -179,6 +181,8 @@ mod tests {
         assert!(passed(ContentFraming::Chunked, ten, 5).unwrap().2);
         let eleven = b"a\r\n0123456789\r\n1\r\nx\r\n0\r\n\r\n";
         assert_eq!(passed(ContentFraming::Chunked, eleven, 5), Err(PassageError::TooLarge));
+        let announced = b"ffffffffffffffff\r\nx";
+        assert_eq!(passed(ContentFraming::Chunked, announced, 64), Err(PassageError::TooLarge));
         assert_eq!(
             passed(ContentFraming::Chunked, b"5\nhello\r\n0\r\n\r\n", 64),
             Err(PassageError::Broken(BodyError::ChunkSize))

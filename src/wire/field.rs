@@ -284,7 +284,7 @@ impl<'b> ConnectionOptions<'b> {
 }
 
 /// The elements of a comma-separated list without the white space around them (RFC 9110 section 5.6.1).
-pub(super) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+pub fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim_white_space)
 }
 

@@ -13,6 +13,10 @@ use super::target;
 /// What the proxy knows about a request and tells the upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarding<'a> {
+    /// What is left of the target without a credential, when it carried one; else that of the head goes on.
+    pub target: Option<&'a str>,
+    /// Entries of `Sec-WebSocket-Protocol` that begin so carry a credential and stay here; a line left empty too.
+    pub hidden_subprotocols: &'a [&'a str],
     /// The client's address.
     pub client: IpAddr,
     /// The other end of the client's connection.
@@ -68,7 +72,8 @@ pub fn write_request(
     purpose: Purpose,
 ) {
     out.reserve(head.bytes.len() + 256);
-    put(out, &[head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"]);
+    let target = forwarding.target.unwrap_or(head.target);
+    put(out, &[head.method.as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
     if head.headers.iter().all(|header| header.field != Field::Host) {
         let host = if head.host.is_empty() { forwarding.upstream_authority } else { head.host };
         put_line(out, "Host", host.as_bytes());
@@ -87,6 +92,12 @@ pub fn write_request(
                 if list(header.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) =>
             {
                 lines.keep_as(header, b"trailers");
+            }
+            Field::WebSocket if forwarding.hides_entry_of(header) => {
+                let left = forwarding.left_of(header);
+                if !left.is_empty() {
+                    lines.keep_as(header, &left);
+                }
             }
             _ if kept.keeps(header, head, forwarding) => lines.keep(header),
             _ => {}
@@ -166,6 +177,28 @@ impl Forwarding<'_> {
         self.identity_names.iter().any(|identity| {
             name.eq_ignore_ascii_case(identity) || RequestHead::is_look_alike(name, identity)
         }) || self.api_key_header.is_some_and(|api_key| RequestHead::is_look_alike(name, api_key))
+    }
+
+    fn hides_entry_of(&self, header: &Header<'_>) -> bool {
+        !self.hidden_subprotocols.is_empty()
+            && header.name.eq_ignore_ascii_case("sec-websocket-protocol")
+            && list(header.value).any(|entry| self.hides(entry))
+    }
+
+    fn hides(&self, entry: &[u8]) -> bool {
+        self.hidden_subprotocols.iter().any(|prefix| entry.starts_with(prefix.as_bytes()))
+    }
+
+    /// The entries that go on.
+    fn left_of(&self, header: &Header<'_>) -> Vec<u8> {
+        let mut left = Vec::with_capacity(header.value.len());
+        for entry in list(header.value).filter(|entry| !entry.is_empty() && !self.hides(entry)) {
+            if !left.is_empty() {
+                left.extend_from_slice(b", ");
+            }
+            left.extend_from_slice(entry);
+        }
+        left
     }
 }
 

@@ -11,11 +11,13 @@
 pub mod answer;
 pub mod body;
 pub mod content;
+pub mod cookie;
 pub mod field;
 pub mod forward;
 pub mod head;
 mod lines;
 pub mod oracle;
+pub mod query;
 pub mod request;
 pub mod response;
 #[cfg(test)]

@@ -254,6 +254,8 @@ fn check_framing(head: &RequestHead<'_>, plain: &Plain) {
 /// A request of a client that nobody vouches for.
 fn stranger<'a>(head: &RequestHead<'a>) -> Forwarding<'a> {
     Forwarding {
+        target: None,
+        hidden_subprotocols: &["b", "token."],
         client: IpAddr::from([192, 0, 2, 1]),
         peer: IpAddr::from([192, 0, 2, 1]),
         peer_trusted: false,
@@ -273,6 +275,7 @@ fn proxied<'a>(head: &RequestHead<'a>) -> Forwarding<'a> {
         peer: IpAddr::from([10, 0, 0, 1]),
         peer_trusted: true,
         tls: true,
+        hidden_subprotocols: &[],
         identity: &[],
         ..stranger(head)
     }

@@ -141,8 +141,8 @@ fn is_port(port: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// Takes the port off a valid authority.
-fn split_port(authority: &str) -> (&str, Option<u16>) {
+/// Takes the port off a valid authority; the host keeps its brackets.
+pub fn split_port(authority: &str) -> (&str, Option<u16>) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
         _ => (authority, None),

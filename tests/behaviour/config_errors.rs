@@ -164,16 +164,16 @@ fn a_named_file_must_exist_and_be_readable() {
 fn a_protection_that_cannot_be_given_stops_the_start() {
     for (yaml, key) in [
         ("tls:\n  enabled: true\n", "tls.enabled"),
-        ("auth:\n  mode: jwt\n", "auth.mode"),
-        ("auth:\n  mode: kratos\n", "auth.mode"),
-        ("auth:\n  mode: api-key\n", "auth.mode"),
+        ("auth:\n  mode: jwt\n", "auth.jwt.jwks_url: required when auth.mode is jwt"),
+        ("auth:\n  mode: api-key\n", "auth.api_key.keys: required when auth.mode is api-key"),
+        (
+            "auth:\n  role_paths: {admin: [/a]}\n",
+            "auth.mode: required when auth.role_paths is given",
+        ),
         ("rate_limit:\n  enabled: true\n", "rate_limit.enabled"),
         ("plugins:\n  rate-limiting:\n    enabled: true\n", "rate"),
-        ("plugins:\n  user-management:\n    enabled: true\n", "user-management"),
         ("websocket:\n  max_per_ip: 5\n", "websocket.max_per_ip"),
         ("ip_filter:\n  enabled: true\n", "ip_filter.enabled"),
-        ("security_headers:\n  enabled: true\n", "security_headers.enabled"),
-        ("upstream:\n  health:\n    enabled: true\n", "upstream.health.enabled"),
         (
             "server:\n  proxy_protocol: true\n  trusted_proxies: [10.0.0.0/8]\n",
             "server.proxy_protocol",

@@ -131,7 +131,7 @@ fn number(driver: Driver, offset: u8) -> u8 {
     offset + u8::from(driver == Driver::IoUring)
 }
 
-/// D15: idle, with data on its way to the vanished side, and with data that the vanished side had sent.
+/// D15: idle, with data on its way to the vanished side, and with either direction ended before.
 fn a_vanished_client_is_found(driver: Driver) {
     let Some(far) = Far::new(number(driver, 10)) else {
         return;
@@ -145,19 +145,22 @@ fn a_vanished_client_is_found(driver: Driver) {
     let mut half_closed = open(connect(), &upstream);
     half_closed.1.fin();
     half_closed.0.expect_end();
+    let mut ended = open(connect(), &upstream);
+    ended.0.fin();
+    ended.1.expect_end();
     let mut alive = open(Peer::connect(address), &upstream);
     far.cut();
     let cut = Instant::now();
     pending.1.send(&[7; 10_000]);
-    wait_dead(&proxy, cut, 3);
+    wait_dead(&proxy, cut, 4);
     for conn in [&idle.1, &pending.1, &half_closed.1] {
         conn.wait_end();
     }
     // Silent for as long, but living: never cut.
     alive.0.ping(&mut alive.1, b"still here");
-    drop((idle, pending, half_closed, alive));
+    drop((idle, pending, half_closed, ended, alive));
     let dead = [("reason", "dead_peer")];
-    proxy.wait_metric("vibewarden_websocket_closed_total", &dead, 3.0);
+    proxy.wait_metric("vibewarden_websocket_closed_total", &dead, 4.0);
     drop(proxy.stop());
 }
 

@@ -1,6 +1,7 @@
 //! The harness against itself: a client talks straight to the recording upstream, so that a wrong harness is not taken for a wrong proxy.
 
 use crate::harness::json::Json;
+use crate::harness::message::{Framing, Recorded, Source, chunked};
 use crate::harness::payload::Stream;
 use crate::harness::scrape::Scrape;
 use crate::harness::setup::Setup;
@@ -37,6 +38,76 @@ fn recorded_bytes_keep_their_order_and_their_end() {
     conn.send(b"late");
     drop(conn);
     assert_eq!(client.read_to_end(), (b"late".to_vec(), End::Eof));
+}
+
+#[test]
+fn messages_are_read_in_every_framing_at_both_ends() {
+    let (mut client, mut conn) = pair();
+    let body = Stream::new(3).take(100_000);
+    let framed = chunked(&body, &[1, 7, 70_000]);
+    client.send(b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(&framed[..framed.len() - 2]);
+    client.send(
+        b"X-T: u\r\n\r\nPUT /b HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiGET /c HTTP/1.1\r\n\r\n",
+    );
+    let seen = conn.read_request();
+    assert!(seen.body == body);
+    assert_eq!(seen.framing, Framing::Chunked);
+    assert_eq!(seen.trailers, [("X-T".to_owned(), "u".to_owned())]);
+    let seen = conn.read_request();
+    assert_eq!((seen.method(), seen.target(), seen.body.as_slice()), ("PUT", "/b", &b"hi"[..]));
+    assert_eq!(conn.read_request().framing, Framing::Bodyless);
+    conn.send(b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nConnection: x, Close\r\n\r\nlast");
+    assert_eq!(client.read_response().status(), 103);
+    assert_eq!(client.read_response().body, b"ok");
+    assert_eq!(client.read_response_to_head().head.one("content-length"), Some("5"));
+    drop(conn);
+    let last = client.read_response();
+    assert!(last.says_close());
+    assert_eq!((last.framing, last.body.as_slice()), (Framing::UntilEnd, &b"last"[..]));
+}
+
+#[test]
+fn broken_messages_are_not_read() {
+    for broken in [
+        "Transfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nokk\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n+2\r\nok\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+        "Transfer-Encoding: gzip\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+        "Content-Length: 3\r\n\r\nok",
+        "Content-Length: +2\r\n\r\nok",
+    ] {
+        let text = format!("POST / HTTP/1.1\r\n{broken}");
+        assert!(Recorded(text.as_bytes()).request().is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn an_application_remembers_requests_and_connections() {
+    let upstream = Upstream::start();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], upstream.port()).into();
+    let application = upstream.name_targets();
+    let (mut one, mut other) = (Peer::connect(address), Peer::connect(address));
+    for target in ["/1", "/2"] {
+        one.send(&wire(format!("GET {target} HTTP/1.1\r\n{{H}}\r\n")));
+        assert_eq!(one.read_response().body, target.as_bytes());
+    }
+    other.send(&wire("HEAD /3 HTTP/1.1\r\n{H}\r\n"));
+    assert_eq!(other.read_response_to_head().head.one("content-length"), Some("2"));
+    assert_eq!(application.targets(), ["/1", "/2", "/3"]);
+    assert_eq!(application.connections(), 2);
+}
+
+#[test]
+#[should_panic(expected = "instead of silence")]
+fn a_broken_silence_is_found() {
+    let (mut client, mut conn) = pair();
+    conn.send(b"x");
+    client.expect_silence(std::time::Duration::from_secs(5));
 }
 
 #[test]

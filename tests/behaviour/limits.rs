@@ -146,6 +146,9 @@ fn running_out_of_descriptors_is_no_end(driver: Driver) {
     let busy = proxy.process.cpu_ms() - cpu;
     let wall = u64::try_from(begun.elapsed().as_millis()).expect("short");
     assert!(busy < wall / 2, "{busy} ms of CPU in {wall} ms of waiting");
+    let told = proxy.process.err.all();
+    let told = told.iter().filter(|line| line.contains("cannot be accepted")).count();
+    assert!((1..=2).contains(&told), "one warning per worker at most, not {told}");
     // Places come free: whoever waited is served.
     held.clear();
     silent.send(b"GET /_vibewarden/health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");

@@ -21,6 +21,8 @@ macro_rules! on_drivers {
     };
 }
 
+mod body_limits;
+mod chunked_bodies;
 mod config_errors;
 mod cycles;
 mod dead_peer;
@@ -28,10 +30,19 @@ mod drivers;
 mod endpoints;
 mod events;
 mod harness_itself;
+mod health_probe;
 mod limits;
+mod pipelining;
+mod plain_events;
+mod plain_heads;
+mod plain_http;
+mod plain_timeouts;
+mod pool;
 mod relay;
 mod reload;
 mod request_heads;
+mod request_smuggling;
+mod security_headers;
 mod shutdown;
 mod silence;
 mod timeouts;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::harness::payload::{Random, Stream, seed};
 use crate::harness::peer::is_consumed_within;
+use crate::harness::setup::Scratch;
 use crate::harness::{
     ANSWER_101, Driver, End, HANDSHAKE, Peer, Proxy, SMUGGLED, Setup, Upstream, behind,
 };
@@ -26,6 +27,8 @@ on_drivers!(
         bulk_one_way_and_single_bytes_the_other,
         a_byte_does_not_wait_for_the_one_before,
         a_way_that_small_pieces_fill_loses_nothing,
+        a_reset_of_a_side_that_nobody_reads_is_noticed,
+        bytes_may_wait_although_both_sides_have_ended,
 );
 
 /// Writes a seeded stream in random pieces, then ends the direction.
@@ -447,4 +450,73 @@ fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
         writer.fin();
         check_stream(reader, seed(), sent + 10).join().expect("reader");
     }
+}
+
+/// 7.3: nobody reads from a side that has ended its direction, nor from one whose bytes wait; its reset ends the tunnel all
+/// the same, with liveness on and off.
+fn a_reset_of_a_side_that_nobody_reads_is_noticed(driver: Driver) {
+    let quiet = Duration::from_millis(200);
+    let bulk = |count| vec![b'w'; count];
+    let start = |dead_peer_after| {
+        let upstream = Upstream::start();
+        let setup =
+            Setup::new(driver, upstream.url()).set("server.dead_peer_after", dead_peer_after);
+        (setup.start(), upstream)
+    };
+    let closed = |proxy: &Proxy, reason: &str, count: f64| {
+        proxy.wait_metric("vibewarden_websocket_closed_total", &[("reason", reason)], count);
+    };
+    let ((watched, upstream), (unwatched, unwatched_upstream)) = (start("5s"), start("0"));
+    // One that was told the end of input before can see the reset only by sending, which it does not.
+    let (mut client, mut told) = unwatched.unrecorded_tunnel(&unwatched_upstream);
+    client.fin();
+    told.expect_end();
+    client.reset();
+    let (mut client, mut far) = watched.unrecorded_tunnel(&upstream);
+    client.fin();
+    far.expect_end();
+    client.reset();
+    closed(&watched, "client_reset", 1.0);
+    let (mut client, mut far) = watched.unrecorded_tunnel(&upstream);
+    far.fin();
+    client.expect_end();
+    far.reset();
+    closed(&watched, "upstream_reset", 1.0);
+    let (mut client, mut far) = watched.unrecorded_tunnel(&upstream);
+    assert!(client.send_until_blocked(quiet, 64 << 20, bulk).blocked);
+    client.reset();
+    closed(&watched, "client_reset", 2.0);
+    assert_eq!(far.count_to_end().1, End::Reset);
+    let (mut client, mut far) = watched.unrecorded_tunnel(&upstream);
+    assert!(far.send_until_blocked(quiet, 64 << 20, bulk).blocked);
+    far.reset();
+    closed(&watched, "upstream_reset", 2.0);
+    assert_eq!(client.count_to_end().1, End::Reset);
+    closed(&unwatched, "client_reset", 1.0);
+}
+
+/// What looks hung up on the side that is not read has only ended in order. The upstream is a Unix socket, where not much
+/// fits in between.
+fn bytes_may_wait_although_both_sides_have_ended(driver: Driver) {
+    let scratch = Scratch::new();
+    let upstream = Upstream::unix(&scratch.path().join("up.sock"));
+    let mut proxy = Setup::new(driver, upstream.url())
+        .set("server.dead_peer_after", "5s")
+        .set("server.read_timeout", "1s")
+        .start();
+    let (mut client, mut far) = proxy.unrecorded_tunnel(&upstream);
+    // No more than the proxy has room for, so that the end gets through to it.
+    let mut sent = 0;
+    while is_consumed_within(Duration::from_millis(300), client.remote(), client.local()) {
+        client.send(&[b'w'; 16 * 1024]);
+        sent += 16 * 1024;
+    }
+    far.fin();
+    client.expect_end();
+    client.fin();
+    // Several visits of liveness, shown by a connection that takes a second to be closed.
+    assert_eq!(proxy.connect().expect_end(), End::Eof);
+    assert_eq!(far.count_to_end(), (sent, End::Eof));
+    let stopped = proxy.stop();
+    assert_eq!(stopped.only("websocket.closed").text("payload.reason"), "upstream_closed");
 }

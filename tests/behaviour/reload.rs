@@ -7,19 +7,24 @@ use rustix::process::Signal;
 
 use crate::harness::event::Event;
 use crate::harness::json::Json;
+use crate::harness::peer::is_kept_alive;
 use crate::harness::setup::Scratch;
-use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Proxy, Setup, Upstream, wire};
+use crate::harness::{
+    ANSWER_101, Driver, End, HANDSHAKE, Proxy, Setup, Upstream, eventually, wire,
+};
 
 on_drivers!(
     every:
         a_hangup_brings_the_new_upstream;
     both:
         a_changed_file_is_noticed_however_it_is_changed,
+        a_folder_that_is_replaced_is_watched_again,
         a_bad_configuration_changes_nothing,
         keys_that_need_a_restart_keep_their_value,
         tunnels_and_handshakes_never_notice,
         reloadable_keys_take_effect,
         requests_under_way_finish_as_they_began,
+        liveness_reaches_open_tunnels_and_new_connections,
 );
 
 fn unwatched(driver: Driver, upstream: &Upstream) -> Setup {
@@ -121,6 +126,48 @@ fn a_changed_file_is_noticed_however_it_is_changed(driver: Driver) {
         let from = proxy.event_count();
         version(number, &next);
         let event = reload_event(&proxy, from);
+        assert_reloaded(&event, &proxy, "file_watcher", &[]);
+        drop(proxy.tunnel(&next));
+    }
+}
+
+/// The folder of the file, and one above it, renamed away or removed while another one takes the name.
+fn a_folder_that_is_replaced_is_watched_again(driver: Driver) {
+    let watched =
+        |upstream: &Upstream| Setup::new(driver, upstream.url()).set("watch.debounce", "50ms");
+    let scratch = Scratch::new();
+    let root = scratch.path().to_owned();
+    let (outer, inner) = (root.join("outer"), root.join("outer/inner"));
+    let path = inner.join("vibewarden.yaml");
+    let make = |upstream: &Upstream| {
+        std::fs::create_dir_all(&inner).expect("a folder");
+        std::fs::write(&path, watched(upstream).yaml()).expect("write");
+    };
+    let first = Upstream::start();
+    make(&first);
+    let proxy = watched(&first).start_from(scratch, &path);
+    let replacements: [&dyn Fn(&Upstream); 5] = [
+        &|upstream| {
+            std::fs::rename(&inner, root.join("away")).expect("rename");
+            make(upstream);
+        },
+        &|upstream| std::fs::write(&path, watched(upstream).yaml()).expect("write"),
+        &|upstream| {
+            std::fs::remove_dir_all(&inner).expect("remove");
+            make(upstream);
+        },
+        &|upstream| {
+            std::fs::rename(&outer, root.join("far-away")).expect("rename");
+            make(upstream);
+        },
+        &|upstream| std::fs::write(&path, watched(upstream).yaml()).expect("write"),
+    ];
+    for replace in replacements {
+        let next = Upstream::start();
+        let from = proxy.event_count();
+        replace(&next);
+        // A look in the middle of it finds no file, which is told and changes nothing.
+        let event = proxy.wait_event_after(from, "a reload", |event| event.is("config.reloaded"));
         assert_reloaded(&event, &proxy, "file_watcher", &[]);
         drop(proxy.tunnel(&next));
     }
@@ -317,4 +364,36 @@ fn requests_under_way_finish_as_they_began(driver: Driver) {
     two.assert_untouched();
     drop((client, conn));
     drop(proxy.stop());
+}
+
+/// `server.dead_peer_after`, seen in the timers of the kernel.
+fn liveness_reaches_open_tunnels_and_new_connections(driver: Driver) {
+    let upstream = Upstream::start();
+    let setup = |after| unwatched(driver, &upstream).set("server.dead_peer_after", after);
+    let proxy = setup("5s").start();
+    let mut tunnels = Vec::new();
+    for (after, kept_alive) in [("5s", true), ("0", false), ("6s", true)] {
+        if !tunnels.is_empty() {
+            assert!(reload(&proxy, &setup(after)).is("config.reloaded"));
+        }
+        tunnels.push(proxy.tunnel(&upstream));
+        for (client, conn) in &tunnels {
+            eventually("the client's leg follows", || {
+                let seen = is_kept_alive(proxy.address(), client.local());
+                (seen == Some(kept_alive)).then_some(())
+            });
+            eventually("the upstream's leg follows", || {
+                let seen = is_kept_alive(conn.peer().remote(), conn.peer().local());
+                (seen == Some(kept_alive)).then_some(())
+            });
+        }
+        eventually("a new connection has it from the start", || {
+            let client = proxy.sent(b"GET /");
+            proxy.wait_consumed(&client);
+            (is_kept_alive(proxy.address(), client.local()) == Some(kept_alive)).then_some(())
+        });
+    }
+    for (client, conn) in &mut tunnels {
+        client.ping(conn, b"undisturbed");
+    }
 }

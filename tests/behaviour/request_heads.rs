@@ -15,7 +15,7 @@ on_drivers!(
 );
 
 #[track_caller]
-fn refuse_all(driver: Driver, status: u16, code: &str, requests: &[Vec<u8>]) {
+pub(crate) fn refuse_all(driver: Driver, status: u16, code: &str, requests: &[Vec<u8>]) {
     let (mut proxy, upstream) = behind(driver);
     let mut ids = Vec::new();
     for request in requests {
@@ -42,7 +42,7 @@ fn refuse_all(driver: Driver, status: u16, code: &str, requests: &[Vec<u8>]) {
 }
 
 /// Header lines that spoil a head.
-const BAD_LINES: [&[u8]; 52] = [
+pub(crate) const BAD_LINES: [&[u8]; 52] = [
     b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
     b"Content-Length: 1\r\nContent-Length: 2\r\n",
     b"Content-Length: 0\r\nContent-Length: 0\r\n",
@@ -98,7 +98,7 @@ const BAD_LINES: [&[u8]; 52] = [
 ];
 
 /// Request lines that are none.
-const BAD_STARTS: [&[u8]; 34] = [
+pub(crate) const BAD_STARTS: [&[u8]; 34] = [
     b"GET  /ws HTTP/1.1",
     b"GET /ws  HTTP/1.1",
     b"GET /ws HTTP/1.1 ",
@@ -136,7 +136,7 @@ const BAD_STARTS: [&[u8]; 34] = [
 ];
 
 /// `Host` lines that name no host, or two.
-const BAD_HOSTS: [&[u8]; 15] = [
+pub(crate) const BAD_HOSTS: [&[u8]; 15] = [
     b"",
     b"Host: t.test\r\nHost: t.test\r\n",
     b"Host: t.test\r\nHost: u.test\r\n",

@@ -1,8 +1,12 @@
 //! Section 15: an orderly end, a paced one, and an impatient one.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
 use crate::harness::payload::{Stream, seed};
@@ -24,6 +28,7 @@ on_drivers!(
         idle_connections_close_and_the_listener_too,
         tunnels_that_end_themselves_keep_their_reason,
         a_reader_that_stopped_does_not_hold_the_end_up,
+        a_file_that_cannot_be_read_does_not_hold_the_end_up,
 );
 
 fn draining(driver: Driver, upstream: &Upstream, time: &str) -> Proxy {
@@ -267,4 +272,33 @@ fn a_reader_that_stopped_does_not_hold_the_end_up(driver: Driver) {
     let reason = closed.text("payload.reason");
     assert!(["drained", "shutdown"].contains(&reason), "{}", closed.line);
     drop(client);
+}
+
+/// A file system that hangs: a FIFO whose writer says something and then nothing more.
+fn a_file_that_cannot_be_read_does_not_hold_the_end_up(driver: Driver) {
+    for by_signal in [true, false] {
+        let upstream = Upstream::start();
+        let mut proxy = Setup::new(driver, upstream.url())
+            .set("server.drain_timeout", "0")
+            .set("watch.enabled", if by_signal { "false" } else { "true" })
+            .set("watch.debounce", "50ms")
+            .start();
+        let (mut client, mut conn) = proxy.tunnel(&upstream);
+        let fifo = proxy.config_path().with_extension("fifo");
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("a FIFO");
+        let mut writer = File::options().read(true).write(true).open(&fifo).expect("both ends");
+        std::fs::rename(&fifo, proxy.config_path()).expect("rename");
+        writer.write_all(b"# and then").expect("the beginning");
+        if by_signal {
+            proxy.signal(Signal::HUP);
+        }
+        eventually("the file is being read", || {
+            (ioctl_fionread(&writer).expect("FIONREAD") == 0).then_some(())
+        });
+        client.ping(&mut conn, b"undisturbed");
+        proxy.signal(Signal::TERM);
+        let stopped = proxy.wait_stopped();
+        assert_eq!(stopped.code, Some(0));
+        assert_eq!(stopped.only("websocket.closed").text("payload.reason"), "shutdown");
+    }
 }

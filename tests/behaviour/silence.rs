@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::harness::payload::{Stream, seed};
 use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Peer, Setup, Upstream};
 
@@ -11,7 +13,7 @@ on_drivers!(
         a_stalled_tunnel_outlives_every_timeout,
         bytes_held_at_the_101_have_no_timer_either,
         a_reader_that_pauses_is_not_dead,
-
+        a_reader_that_pauses_outlives_a_reload_of_liveness,
 );
 
 fn short(driver: Driver, upstream: &Upstream) -> Setup {
@@ -126,6 +128,36 @@ fn a_reader_that_pauses_is_not_dead(driver: Driver) {
     // 5 s and a quarter pass, shown by connections that each take 2 s to be closed.
     for _ in 0..5 {
         assert_eq!(proxy.connect().expect_end(), End::Eof);
+    }
+    assert!(client.read_exact(down.taken).iter().all(|byte| *byte == b'd'));
+    assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));
+    client.ping(&mut far, b"never dead");
+}
+
+/// Switched off, no limit of the kernel stays behind; switched on, the pause until then does not count.
+fn a_reader_that_pauses_outlives_a_reload_of_liveness(driver: Driver) {
+    let upstream = Upstream::start();
+    let setup = |after| {
+        Setup::new(driver, upstream.url())
+            .set("server.dead_peer_after", after)
+            .set("server.read_timeout", "2s")
+            .set("watch.enabled", "false")
+    };
+    let proxy = setup("5s").start();
+    let (mut client, mut far): (Peer, Peer) = proxy.unrecorded_tunnel(&upstream);
+    let quiet = Duration::from_millis(200);
+    let down = far.send_until_blocked(quiet, 64 << 20, |count| vec![b'd'; count]);
+    let up = client.send_until_blocked(quiet, 64 << 20, |count| vec![b'u'; count]);
+    assert!(down.blocked && up.blocked);
+    // Time passes, shown by connections that each take 2 s to be closed.
+    for (after, rounds) in [("5s", 1), ("0", 6), ("5s", 3)] {
+        let from = proxy.event_count();
+        proxy.replace_config(&setup(after));
+        proxy.signal(Signal::HUP);
+        proxy.wait_event_after(from, "a reload", |event| event.is("config.reloaded"));
+        for _ in 0..rounds {
+            assert_eq!(proxy.connect().expect_end(), End::Eof);
+        }
     }
     assert!(client.read_exact(down.taken).iter().all(|byte| *byte == b'd'));
     assert!(far.read_exact(up.taken).iter().all(|byte| *byte == b'u'));

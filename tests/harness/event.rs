@@ -68,6 +68,10 @@ const OTHERS: &[Row] = &[
     ),
 ];
 
+const HEALTH_KEYS: &[&str] = &["consecutive", "new_status", "previous_status", "upstream_url"];
+const HEALTH_LOST: Row = ("upstream.health_changed", "high", "network", HEALTH_KEYS, "");
+const HEALTH_BACK: Row = ("upstream.health_changed", "info", "network", HEALTH_KEYS, "");
+
 const ENVELOPE: [&str; 13] = [
     "schema_version",
     "event_type",
@@ -97,6 +101,9 @@ impl Event {
             event.check_request_group();
         } else if let Some(row) = OTHERS.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &[]);
+        } else if event.is("upstream.health_changed") {
+            let failing = event.text("payload.new_status") == "failing";
+            event.check_row(if failing { &HEALTH_LOST } else { &HEALTH_BACK }, &["last_error"]);
         } else {
             panic!("unknown event type: {line}");
         }

@@ -97,7 +97,7 @@ enum Said {
     Exactly(&'static str),
 }
 
-/// The table of section 13 as far as this version goes, and the answer to plain requests until they are proxied.
+/// The table of section 13 as far as these tests go.
 const REFUSALS: [(u16, &str, Said); 12] = [
     (400, "bad_request", Said::Something),
     (404, "not_found", Said::Nothing),
@@ -122,28 +122,9 @@ impl Answer {
     #[track_caller]
     pub(crate) fn assert_refusal(&self, status: u16, code: &str) -> String {
         assert_eq!(self.head.status(), status, "{self:?}");
-        let id = self.assert_refusal_head();
-        let length = self.body.len().to_string();
-        let stated = self.head.one("content-length");
-        assert_eq!(stated, Some(length.as_str()), "{self:?}");
         assert_eq!(self.end, End::Eof, "{self:?}");
-        let text = std::str::from_utf8(&self.body).expect("the body is text");
-        let json = Json::parse(text.trim_end()).unwrap_or_else(|error| panic!("{error}: {text}"));
-        let said = json.text("message");
-        let row = REFUSALS.iter().find(|row| (row.0, row.1) == (status, code));
-        match row.expect("a row of the table").2 {
-            Said::Nothing => assert_eq!(said, None, "{text}"),
-            Said::Something => assert!(said.is_some_and(|said| !said.is_empty()), "{text}"),
-            Said::Exactly(message) => assert_eq!(said, Some(message), "{text}"),
-        }
-        let message = said.map_or(String::new(), |said| format!("\"message\":\"{said}\","));
-        assert_eq!(
-            text,
-            format!(
-                "{{\"error\":\"{code}\",\"status\":{status},{message}\"request_id\":\"{id}\"}}\n"
-            )
-        );
-        id
+        assert_eq!(self.head.one("connection"), Some("close"), "{self:?}");
+        assert_error_body(&self.head, &self.body, status, code)
     }
 
     /// [`Self::assert_refusal`] for an answer to HEAD, which has no body.
@@ -151,19 +132,43 @@ impl Answer {
     pub(crate) fn assert_refusal_without_body(&self, status: u16) -> String {
         assert_eq!(self.head.status(), status, "{self:?}");
         assert!(self.body.is_empty(), "a body after HEAD: {self:?}");
-        self.assert_refusal_head()
-    }
-
-    #[track_caller]
-    fn assert_refusal_head(&self) -> String {
-        let kind = self.head.one("content-type");
-        assert_eq!(kind, Some("application/json"), "{self:?}");
-        assert_eq!(self.head.one("transfer-encoding"), None, "{self:?}");
         assert_eq!(self.head.one("connection"), Some("close"), "{self:?}");
-        let id = self.head.one("x-request-id").unwrap_or_default();
-        assert!(!id.is_empty(), "no X-Request-ID: {self:?}");
-        id.to_owned()
+        assert_error_head(&self.head)
     }
+}
+
+/// Checks an error answer of the common form, whatever becomes of the connection; returns its request id.
+#[track_caller]
+pub(crate) fn assert_error_body(head: &Head, body: &[u8], status: u16, code: &str) -> String {
+    assert_eq!(head.status(), status, "{head:?}");
+    let id = assert_error_head(head);
+    let length = body.len().to_string();
+    let stated = head.one("content-length");
+    assert_eq!(stated, Some(length.as_str()), "{head:?}");
+    let text = std::str::from_utf8(body).expect("the body is text");
+    let json = Json::parse(text.trim_end()).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let said = json.text("message");
+    let row = REFUSALS.iter().find(|row| (row.0, row.1) == (status, code));
+    match row.expect("a row of the table").2 {
+        Said::Nothing => assert_eq!(said, None, "{text}"),
+        Said::Something => assert!(said.is_some_and(|said| !said.is_empty()), "{text}"),
+        Said::Exactly(message) => assert_eq!(said, Some(message), "{text}"),
+    }
+    let message = said.map_or(String::new(), |said| format!("\"message\":\"{said}\","));
+    assert_eq!(
+        text,
+        format!("{{\"error\":\"{code}\",\"status\":{status},{message}\"request_id\":\"{id}\"}}\n")
+    );
+    id
+}
+
+#[track_caller]
+fn assert_error_head(head: &Head) -> String {
+    assert_eq!(head.one("content-type"), Some("application/json"), "{head:?}");
+    assert_eq!(head.one("transfer-encoding"), None, "{head:?}");
+    let id = head.one("x-request-id").unwrap_or_default();
+    assert!(!id.is_empty(), "no X-Request-ID: {head:?}");
+    id.to_owned()
 }
 
 /// True for an id that the proxy made: `req_` and 12 characters of `A–Z2–7`.

@@ -250,6 +250,44 @@ impl Peer {
         head
     }
 
+    /// Takes from the front as many bytes as `look` says; it is asked again with more bytes while it says nothing, and told
+    /// how many of them it has seen before. An error says what ended the connection or that nothing came.
+    pub(crate) fn try_take(
+        &mut self,
+        look: impl Fn(&[u8], usize) -> Option<usize>,
+    ) -> Result<Vec<u8>, String> {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut seen = 0;
+        loop {
+            if let Some(count) = look(&self.held, seen) {
+                let rest = self.held.split_off(count);
+                return Ok(std::mem::replace(&mut self.held, rest));
+            }
+            seen = self.held.len();
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err(format!("end of input; had: {}", show(&self.held))),
+                Ok(count) => self.held.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("{error}; had: {}", show(&self.held))),
+            }
+        }
+    }
+
+    /// Nothing arrives for as long as this, not even an end; for timers that must not run.
+    #[track_caller]
+    pub(crate) fn expect_silence(&mut self, quiet: Duration) {
+        assert!(self.held.is_empty(), "unread: {}", show(&self.held));
+        self.socket.set_read_timeout(Some(quiet)).expect("SO_RCVTIMEO");
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let seen = self.socket.peek(&mut byte);
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        match seen {
+            Ok(0) => panic!("an end instead of silence"),
+            Ok(_) => panic!("bytes instead of silence: {}", show(&self.pending())),
+            Err(error) => assert!(is_deadline(&error), "{error} instead of silence"),
+        }
+    }
+
     /// What has arrived and was not asked for yet, without waiting.
     pub(crate) fn pending(&mut self) -> Vec<u8> {
         self.socket.set_nonblocking(true).expect("O_NONBLOCK");
@@ -350,21 +388,34 @@ pub(crate) fn is_consumed_within(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> bool {
-    let line_start = format!("{} {} ", table_form(local), table_form(remote));
     let deadline = Instant::now() + patience;
     loop {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-        let waiting = table.lines().any(|line| {
-            let line = line.split_once(": ").map_or("", |(_, rest)| rest);
-            let queues =
-                line.strip_prefix(line_start.as_str()).and_then(|rest| rest.split(' ').nth(1));
-            queues.is_some_and(|queues| !queues.ends_with(":00000000"))
-        });
+        let queues = table_field(local, remote, 1);
+        let waiting = queues.is_some_and(|queues| !queues.ends_with(":00000000"));
         if !waiting || Instant::now() >= deadline {
             return !waiting;
         }
         std::thread::yield_now();
     }
+}
+
+/// Whether the kernel keeps an idle connection alive at the end `local`; `None` while another timer runs there.
+pub(crate) fn is_kept_alive(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+    match table_field(local, remote, 2)?.split_once(':')?.0 {
+        "00" => Some(false),
+        "02" => Some(true),
+        _ => None,
+    }
+}
+
+/// A field of the row `local` ↔ `remote` in `/proc/net/tcp`, counted behind the addresses.
+fn table_field(local: SocketAddr, remote: SocketAddr, field: usize) -> Option<String> {
+    let line_start = format!("{} {} ", table_form(local), table_form(remote));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    table.lines().find_map(|line| {
+        let rest = line.split_once(": ")?.1.strip_prefix(line_start.as_str())?;
+        rest.split(' ').nth(field).map(str::to_owned)
+    })
 }
 
 /// An IPv4 address as `/proc/net/tcp` writes it.

@@ -238,7 +238,11 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let config = std::fs::read_to_string(&self.config_path).unwrap_or_default();
+            // Where a FIFO stands instead of a file, reading it would wait for ever.
+            let config = Some(&self.config_path)
+                .filter(|path| path.is_file())
+                .and_then(|path| std::fs::read_to_string(path).ok())
+                .unwrap_or_default();
             let exit = self.process.has_exited();
             let events = last_lines(&self.process.out.all());
             let log = last_lines(&self.process.err.all());

@@ -57,14 +57,22 @@ impl Upstream {
 
     /// An address whose accept queue is full: a connect gets no answer at all. The sockets fill the queue while they live.
     pub(crate) fn black_hole() -> (Self, Vec<Socket>) {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-        socket.bind(&any.into()).expect("bind");
+        Self::black_hole_on((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// [`black_hole`](Self::black_hole) at this address.
+    pub(crate) fn black_hole_on(address: SocketAddr) -> (Self, Vec<Socket>) {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
+        if address.is_ipv6() {
+            socket.set_only_v6(true).expect("IPV6_V6ONLY");
+        }
+        socket.bind(&address.into()).unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let bound = socket.local_addr().expect("address").as_socket().expect("an IP socket");
         let hole = Self::listen(socket, Address::Tcp(bound), 0);
         let mut fill = Vec::new();
         loop {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+            let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
             let connected = socket.connect_timeout(&bound.into(), Duration::from_millis(300));
             if connected.is_err() {
                 return (hole, fill);
@@ -298,6 +306,18 @@ impl Conn {
         });
         self.taken += head.len();
         Head::parse(&head)
+    }
+
+    /// Bytes up to and with `end`.
+    #[track_caller]
+    pub(crate) fn read_through(&mut self, end: &[u8]) -> Vec<u8> {
+        let from = self.taken;
+        let bytes = self.wait(&format!("{} at an end", show(end)), |seen| {
+            find(&seen.bytes[from..], end)
+                .map(|at| seen.bytes[from..from + at + end.len()].to_vec())
+        });
+        self.taken += bytes.len();
+        bytes
     }
 
     #[track_caller]

@@ -1,10 +1,11 @@
-// The application behind the proxy, with the Node library `ws`. Usage: application.mjs [UNIX_SOCKET]
+// The application behind the proxy, with `http` and the library `ws` of Node. Usage: application.mjs [UNIX_SOCKET]
 //
 // The path of the request says what a session does; every session is reported on stdout. Ends when its stdin ends.
 
 import { createServer } from "node:http";
 
 import { WebSocketServer, exchange, say, sayOpened } from "./both.mjs";
+import { web } from "./web.mjs";
 
 function echo(socket) {
   socket.on("message", (payload, isBinary) => socket.send(payload, { binary: isBinary }));
@@ -54,7 +55,7 @@ function accept(socket, request) {
   rooms[pathname](socket, searchParams);
 }
 
-const http = createServer();
+const http = createServer(web);
 const options = {
   noServer: true,
   perMessageDeflate: { threshold: 0 },

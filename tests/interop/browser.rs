@@ -1,4 +1,5 @@
-//! Headless Chromium as a client, driven through chromedriver: on the demo page, and in a conversation with an application.
+//! Headless Chromium as a client, driven through chromedriver: on the demo page, on a page of an application with its assets, and in
+//! a conversation with an application.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +27,8 @@ struct Browser {
     profile: Scratch,
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+/// Where a program stands in `PATH`.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
@@ -226,6 +228,54 @@ fn conversation(driver: Driver, library: Library) {
         assert_eq!(json!([code, reason]), json!([close["code"], close["reason"]]), "{path}");
     }
     bytes_show_the_compression(&proxy, true);
+}
+
+/// The page, its assets, a PUT and a WebSocket, all through the same door.
+#[track_caller]
+fn page_with_assets(driver: Driver) {
+    if !available() {
+        return;
+    }
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let application = application(Library::Node, Place::Tcp);
+    // As it is delivered: with the security headers, which must not stand in the way of a page's own assets.
+    let proxy = Setup::new(driver, &application.url)
+        .set("security_headers.enabled", "true")
+        .set("body_size.max", "1MB")
+        .start();
+    let url = format!("http://{}/page", proxy.address());
+    browser.open(&url);
+    browser.wait_text("#messages li", "through the same door");
+    browser.wait_text("#status", "rgb(1, 2, 3) 1 201 200000");
+    // Once more: the assets are asked for again by their tags.
+    browser.open(&url);
+    browser.wait_text("#status", "rgb(1, 2, 3) 1 201 200000");
+    let seen = application.reports.of("request");
+    for path in ["/page", "/assets/style.css", "/assets/script.js", "/assets/image.png"] {
+        let request = seen.iter().find(|request| request["path"] == path);
+        let request = request.unwrap_or_else(|| panic!("the application saw no {path}"));
+        assert_eq!(request["host"], proxy.address().to_string(), "{path}");
+        assert_eq!(request["via"], "1.1 vibewarden", "{path}");
+    }
+    let upgrade = proxy.wait_event("the WebSocket of the page", |event| {
+        event.is("request.proxied") && event.text("resource.path") == "/echo"
+    });
+    assert_eq!(upgrade.count("payload.status_code"), 101);
+    let assets = proxy.events();
+    let asset = assets.iter().find(|event| event.text("resource.path") == "/assets/style.css");
+    assert!(asset.is_some_and(|event| event.is("request.proxied")), "{assets:#?}");
+}
+
+#[test]
+fn a_page_with_assets_on_io_uring() {
+    page_with_assets(Driver::IoUring);
+}
+
+#[test]
+fn a_page_with_assets_on_epoll() {
+    page_with_assets(Driver::Epoll);
 }
 
 #[test]

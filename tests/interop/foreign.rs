@@ -68,13 +68,13 @@ pub(crate) fn available() -> bool {
 }
 
 /// A child that reports on its stdout and ends when its stdin does; killed when dropped.
-struct Foreign {
+pub(crate) struct Foreign {
     child: Child,
     complaints: File,
 }
 
 impl Foreign {
-    fn start(library: Library, program: &str, arguments: &[&str]) -> (Self, Reports) {
+    pub(crate) fn start(library: Library, program: &str, arguments: &[&str]) -> (Self, Reports) {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
         let (interpreter, ending) = match library {
             Library::Python => (installed().join("python/bin/python"), "py"),

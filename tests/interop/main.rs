@@ -1,4 +1,5 @@
-//! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium.
+//! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium;
+//! and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx.
 //!
 //! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
 
@@ -9,6 +10,8 @@ mod foreign;
 #[path = "../harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the behaviour tests use the rest of it")]
 mod harness;
+mod large;
 mod pairs;
 mod reports;
 mod rust_side;
+mod web;

@@ -18,11 +18,10 @@ plugins:
     assert_eq!(layers.mistakes, []);
     assert_eq!(layers.user_management, Some(true));
     assert_eq!(layers.given["rate_limit.enabled"].place, "plugins.rate-limiting.enabled");
-    // until the two sections exist, asking for them is a mistake
+    // until the section exists, asking for it is a mistake
     assert_eq!(
         lines(text),
         [
-            "plugins.user-management.enabled: is not implemented in this version yet; remove it or set it to false",
             "plugins.rate-limiting.enabled: is not implemented in this version yet; remove it or set it to false",
         ]
     );
@@ -89,7 +88,7 @@ fn a_plugin_key_that_loses_is_checked_all_the_same() {
     );
 }
 
-/// What `auth.mode` comes to, and the warnings. Modes are not implemented yet, so this looks at the layers.
+/// What `auth.mode` comes to, and the warnings. This looks at the layers: a mode alone is not all that it needs.
 fn mode(text: &str, variables: &[(&str, &str)]) -> (String, Vec<String>) {
     let mut layers = Layers::default();
     layers.add_file(&yaml::parse(text).unwrap());

@@ -108,7 +108,7 @@ fn the_fields_have_the_defaults_of_the_contract() {
         }
     );
     let target = UpstreamTarget::Tcp { host: "127.0.0.1".to_owned(), port: 3000 };
-    assert_eq!(config.upstream, Upstream { target });
+    assert_eq!(config.upstream, Upstream { target, health: None });
     assert_eq!(config.upstream_head_timeout, Some(seconds(30)));
     assert_eq!(
         config.log,

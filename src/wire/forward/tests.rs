@@ -5,6 +5,8 @@ use super::*;
 
 fn forwarding() -> Forwarding<'static> {
     Forwarding {
+        target: None,
+        hidden_subprotocols: &[],
         client: IpAddr::from([192, 0, 2, 1]),
         peer: IpAddr::from([192, 0, 2, 1]),
         peer_trusted: false,
@@ -49,6 +51,39 @@ fn left_from(lines: &str, forwarding: &Forwarding<'_>) -> String {
         out.strip_prefix("GET /e HTTP/1.1\r\nHost: t.test\r\n").expect("line and host first");
     let own = rest.find("X-Forwarded-For: ").expect("our lines");
     rest[..own].to_owned()
+}
+
+#[test]
+fn a_credential_in_the_target_stays_here() {
+    let forwarding = Forwarding { target: Some("/ws?a=1"), ..forwarding() };
+    for purpose in [Purpose::Upgrade, Purpose::Plain] {
+        let out = forward(b"GET /ws?a=1&token=x HTTP/1.1\r\n{H}{U}{K}\r\n", &forwarding, purpose);
+        assert!(out.starts_with("GET /ws?a=1 HTTP/1.1\r\n"), "{out}");
+        assert!(!out.contains("token"), "{out}");
+    }
+}
+
+#[test]
+fn a_credential_among_subprotocols_stays_here() {
+    let forwarding = Forwarding { hidden_subprotocols: &["token.", "k:"], ..forwarding() };
+    for (lines, expected) in [
+        ("Sec-WebSocket-Protocol: chat, token.x\r\n", "Sec-WebSocket-Protocol: chat\r\n"),
+        ("sec-websocket-protocol:token.x,chat ,, v2\r\n", "sec-websocket-protocol: chat, v2\r\n"),
+        ("Sec-WebSocket-Protocol: token.x\r\nA: 1\r\n", "A: 1\r\n"),
+        ("Sec-WebSocket-Protocol: token.x, k:y, \r\n", ""),
+        ("Sec-WebSocket-Protocol: token.\r\n", ""),
+        (
+            "Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: token.x\r\n",
+            "Sec-WebSocket-Protocol: a\r\n",
+        ),
+        (
+            "Sec-WebSocket-Protocol: Token.x,  mytoken.y\r\n",
+            "Sec-WebSocket-Protocol: Token.x,  mytoken.y\r\n",
+        ),
+        ("Sec-WebSocket-Extensions: token.x\r\n", "Sec-WebSocket-Extensions: token.x\r\n"),
+    ] {
+        assert_eq!(left_from(lines, &forwarding), expected, "{lines}");
+    }
 }
 
 #[test]

@@ -86,6 +86,7 @@ pub(super) fn expected_request_line(
         .into_iter()
         .any(looks_like);
     let keeps = match name {
+        "sec-websocket-protocol" => return subprotocols(forwarding, value),
         "te" => {
             let trailers = String::from_utf8_lossy(value)
                 .split(',')
@@ -105,6 +106,25 @@ pub(super) fn expected_request_line(
         _ => !plain.nominates(name),
     };
     (keeps && !removed).then(|| value.to_vec())
+}
+
+/// The entries that carry no credential; the line as it was when that is all of them, no line when it is none.
+fn subprotocols(forwarding: &Forwarding<'_>, value: &[u8]) -> Option<Vec<u8>> {
+    let hidden = forwarding.hidden_subprotocols;
+    let (mut left, mut is_changed) = (Vec::new(), false);
+    for entry in value.split(|byte| *byte == b',') {
+        let entry = entry.trim_ascii();
+        if hidden.iter().any(|prefix| entry.starts_with(prefix.as_bytes())) {
+            is_changed = true;
+        } else if !entry.is_empty() {
+            left.push(entry);
+        }
+    }
+    match (is_changed, left.is_empty()) {
+        (false, _) => Some(value.to_vec()),
+        (true, true) => None,
+        (true, false) => Some(left.join(&b", "[..])),
+    }
 }
 
 pub(super) fn number(value: &[u8]) -> Option<Vec<u8>> {
