@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-pub use writer::{EventSender, EventWriter, start};
+pub use writer::{EventSender, EventWriter, queue, start};
 
 /// The part of an event that is the same for every event of one request.
 #[derive(Debug, Clone, Copy)]

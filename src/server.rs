@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::admission::limit::Limits;
 use crate::admission::policy::Policy;
-use crate::admission::quota::Quotas;
 use crate::clock;
 use crate::config::{Config, RateLimitStore};
 use crate::control::{self, ControlParts, Origin, StoreParts};
@@ -264,14 +262,13 @@ impl Server {
 
 /// The limits of the process, and for a shared store the control thread's end of it.
 fn shared_limits(config: &Config, epoch: Instant) -> (SharedLimits, Option<StoreParts>) {
-    let buckets = Arc::new(Limits::new(config.rate_limit.max_keys, epoch));
-    let quotas = Arc::new(Quotas::default());
+    let alone = SharedLimits::alone(config.rate_limit.max_keys, epoch);
     match &config.rate_limit.store {
-        RateLimitStore::Memory => (SharedLimits { buckets, quotas, store: None }, None),
+        RateLimitStore::Memory => (alone, None),
         RateLimitStore::Redis(settings) => {
             let (store, questions) = Store::new(settings.fallback);
             let parts = StoreParts { settings: settings.clone(), questions };
-            (SharedLimits { buckets, quotas, store: Some(store) }, Some(parts))
+            (SharedLimits { store: Some(store), ..alone }, Some(parts))
         }
     }
 }

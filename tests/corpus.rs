@@ -6,6 +6,7 @@ use std::path::Path;
 
 use vibewarden::admission::jwt;
 use vibewarden::config;
+use vibewarden::proxy;
 use vibewarden::wire::oracle;
 
 /// Mutations of the bytes of a message, of a token and of a configuration, which take longer to judge. Each has a seed,
@@ -13,6 +14,9 @@ use vibewarden::wire::oracle;
 const MESSAGE_MUTATIONS: u64 = 20_000;
 const TOKEN_MUTATIONS: u64 = 4_000;
 const CONFIG_MUTATIONS: u64 = 2_000;
+
+/// Mutations of the bytes of a connection, each of which is served three times.
+const STREAM_MUTATIONS: u64 = 2_000;
 
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[
@@ -99,6 +103,11 @@ fn tokens() {
 #[test]
 fn proxy_headers() {
     check("proxy_protocol", 20, MESSAGE_MUTATIONS, oracle::proxy_protocol);
+}
+
+#[test]
+fn request_streams() {
+    check("request_stream", 60, STREAM_MUTATIONS, proxy::oracle::request_stream);
 }
 
 #[test]

@@ -121,6 +121,33 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// A core without connections.
+    pub(super) fn new(parts: CoreParts, policy: Reader<Policy>) -> io::Result<Self> {
+        let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
+        Ok(Self {
+            process: parts.process,
+            metrics,
+            all_metrics: parts.metrics,
+            events: parts.events,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            pipes: PipePool::default(),
+            pool: Pool::default(),
+            tunnels: Tunnels::default(),
+            buffers: RefCell::default(),
+            tokens: RefCell::new(TokenCache::new(TOKENS_MAX)),
+            expiries: Expiries::default(),
+            keys: RefCell::new(parts.providers.keys.reader()),
+            providers: parts.providers,
+            limits: parts.limits,
+            policy: RefCell::new(policy),
+            turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
+            draining: Notice::default(),
+            open: Cell::new(0),
+            all_closed: Notice::default(),
+            accept_warned: Cell::new(None),
+        })
+    }
+
     /// The policy in force now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.policy.borrow_mut().load()
@@ -155,6 +182,11 @@ impl Core {
         if let Some(turns) = &self.turns {
             turns.next().await;
         }
+    }
+
+    /// Client connections that are open now.
+    pub(super) fn connections_open(&self) -> usize {
+        self.open.get()
     }
 
     /// Warns of a connection that cannot be taken, unless it has just done so: it is tried again many times a second.
@@ -194,29 +226,7 @@ pub async fn run(
     listener: TcpListener,
     commands: flume::Receiver<Command>,
 ) -> io::Result<u64> {
-    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
-    let core = Rc::new(Core {
-        process: parts.process,
-        metrics,
-        all_metrics: parts.metrics,
-        events: parts.events,
-        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-        pipes: PipePool::default(),
-        pool: Pool::default(),
-        tunnels: Tunnels::default(),
-        buffers: RefCell::default(),
-        tokens: RefCell::new(TokenCache::new(TOKENS_MAX)),
-        expiries: Expiries::default(),
-        keys: RefCell::new(parts.providers.keys.reader()),
-        providers: parts.providers,
-        limits: parts.limits,
-        policy: RefCell::new(policy),
-        turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
-        draining: Notice::default(),
-        open: Cell::new(0),
-        all_closed: Notice::default(),
-        accept_warned: Cell::new(None),
-    });
+    let core = Rc::new(Core::new(parts, policy)?);
     listener.set_nonblocking(true)?;
     let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
     monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
@@ -307,7 +317,8 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
     Accepted::More
 }
 
-fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
+/// Serves a connection that was just accepted, unless it is one too many.
+pub(super) fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
     let connections = &core.process.connections;
     if !connections.take() {
         core.metrics.connections_over_limit.add(1);
@@ -497,7 +508,7 @@ impl Turns {
     }
 }
 
-async fn give_turns(core: Rc<Core>) {
+pub(super) async fn give_turns(core: Rc<Core>) {
     let Some(turns) = &core.turns else { return };
     while turns.signal.readable().await.is_ok() {
         let _ = rustix::io::read(turns.signal.fd(), &mut [0u8; 8]);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admission::limit::{Limits, Rate, Wait};
 use crate::admission::paths::{MatchingPath, any_matches};
@@ -43,6 +43,15 @@ impl Places {
 }
 
 impl SharedLimits {
+    /// Limits of this process alone. `epoch` is any moment before the first request.
+    pub fn alone(max_keys: u32, epoch: Instant) -> Self {
+        Self {
+            buckets: Arc::new(Limits::new(max_keys, epoch)),
+            quotas: Arc::default(),
+            store: None,
+        }
+    }
+
     /// Steps 5 and 6.
     pub(crate) async fn admit_address(
         &self,

@@ -21,6 +21,7 @@ mod identify;
 mod judge;
 pub mod limited;
 mod mover;
+pub mod oracle;
 mod own_endpoint;
 mod panic;
 mod pipe;

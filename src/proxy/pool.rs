@@ -62,6 +62,11 @@ impl Pool {
         }
     }
 
+    /// Closes all of them.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
     /// Closes what ended, what is idle too long, and what leads nowhere any more.
     pub(crate) fn sweep(&self, policy: &Policy, now: Instant) {
         self.idle.borrow_mut().retain(|idle| {

@@ -27,11 +27,7 @@ fn parts(mode: Mode, listen: SocketAddr) -> (CoreParts, Published<Policy>) {
             metrics,
             events,
             providers: crate::providers::connect().0,
-            limits: SharedLimits {
-                buckets: Arc::new(crate::admission::limit::Limits::new(1024, clock::now())),
-                quotas: Arc::default(),
-                store: None,
-            },
+            limits: SharedLimits::alone(1024, clock::now()),
         },
         policy,
     )
