@@ -11,17 +11,27 @@ use super::head_buffer::HeadBuffer;
 use super::stream::Socket;
 use crate::wire::proxy_protocol::{HEADER_BYTES_MAX, parse};
 
-/// Reads the header and returns the address of the client. `None`: the connection is closed without an answer, because the
-/// peer is not trusted, or sent no complete header until `deadline`. What follows the header stays in `buffer`.
-pub(crate) async fn read_source(
+/// The address that takes the place of the peer's: the one in the header, where connections begin with one. `None`: the
+/// connection is closed without an answer, because the peer is not trusted, or sent no complete header within
+/// `server.read_timeout` of the accept. What follows the header stays in `buffer`.
+pub(crate) async fn source(
     core: &Core,
     client: &Socket,
     peer: IpAddr,
     buffer: &mut HeadBuffer<'_>,
-    deadline: Option<Instant>,
+    accepted: Instant,
 ) -> Option<IpAddr> {
-    let source = if core.policy().is_trusted(peer) {
-        read_header(client, buffer, deadline).await
+    let (is_trusted, limit) = {
+        let policy = core.policy();
+        let server = &policy.config.server;
+        if !server.proxy_protocol {
+            return Some(peer);
+        }
+        (policy.is_trusted(peer), server.read_timeout)
+    };
+    let source = if is_trusted {
+        let deadline = limit.and_then(|limit| accepted.checked_add(limit));
+        Box::pin(read_header(client, buffer, deadline)).await
     } else {
         None
     };

@@ -98,13 +98,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
     let accepted = clock::now();
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut own_answers = 0;
-    let server = &core.policy().config.server;
-    let peer = if server.proxy_protocol {
-        let deadline = server.read_timeout.and_then(|time| accepted.checked_add(time));
-        balancer::read_source(core, client, peer, &mut buffer, deadline).await?
-    } else {
-        peer
-    };
+    let peer = balancer::source(core, client, peer, &mut buffer, accepted).await?;
     let mut first = Some(accepted);
     loop {
         let head_bytes = match read_request_head(core, client, &mut buffer, first).await {
