@@ -211,6 +211,7 @@ pub struct ControlMetrics {
     reason = "each field is the metric of its name in section 12 of the contract"
 )]
 pub struct EventLogMetrics {
+    pub waiting_bytes: AtomicU64,
     pub queue_full: AtomicU64,
     pub write_error: AtomicU64,
 }

@@ -206,7 +206,8 @@ impl Server {
         self.events.send(&event, clock::wall());
     }
 
-    /// Serves until a signal, then drains. Returns the exit code: 0, or 128 + n when a second signal n cut it short.
+    /// Serves until a signal, then drains. Returns the exit code: 0, 128 + n when a second signal n cut it
+    /// short, 1 when every core has ended by itself.
     pub fn run(self) -> u8 {
         // Every core says once that it has ended, whatever ended it.
         let mut running = self.cores.len();
@@ -216,6 +217,11 @@ impl Server {
                 Ok(Notice::CoreEnded(ended)) => {
                     running -= 1;
                     tracing::error!(error = ?ended.err(), "a core ended before the shutdown");
+                    if running == 0 {
+                        // Nothing is served any more; whoever supervises the process starts it again.
+                        self.finish("no core is left", 0);
+                        return 1;
+                    }
                 }
                 // Impossible while this thread holds a sender; then there is nothing left to wait for.
                 Err(_) => break libc::SIGTERM,

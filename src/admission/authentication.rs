@@ -90,7 +90,7 @@ pub struct Authentication {
     identity_names: Box<[String]>,
     /// The same, and the name of the header that carries API keys: no trailer may have them.
     reserved_names: Box<[String]>,
-    /// Changes with the scheme.
+    /// Changes with `auth`.
     generation: u64,
 }
 
@@ -116,7 +116,7 @@ impl Authentication {
         };
         let is_own = |name: &&String| !name.to_ascii_lowercase().starts_with("x-user-");
         let mut hasher = DefaultHasher::new();
-        format!("{scheme:?}").hash(&mut hasher);
+        format!("{:?}", config.auth).hash(&mut hasher);
         let identity_names: Box<[String]> =
             config.auth.identity_headers.iter().filter(is_own).cloned().collect();
         let api_key_header = config.auth.api_key_header.clone();

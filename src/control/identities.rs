@@ -5,11 +5,14 @@ use tokio::sync::watch;
 use super::ControlParts;
 use super::jwks::{self, JwksParts, JwksSettings, JwksSource};
 use super::kratos::{self, KratosParts, KratosSettings};
+use crate::admission::jwt::Keys;
 use crate::config::{Config, KeySet, Mode};
 use crate::providers::ProviderQuestions;
+use crate::published::Published;
 
 /// Tells the running tasks what is in force.
 pub(super) struct Identities {
+    keys: Published<Keys>,
     jwks: watch::Sender<Option<JwksSettings>>,
     kratos: watch::Sender<Option<KratosSettings>>,
 }
@@ -31,13 +34,22 @@ pub(super) fn start(parts: &ControlParts, questions: ProviderQuestions) -> Ident
         events: parts.events.clone(),
         metrics: parts.metrics.clone(),
     }));
-    Identities { jwks, kratos }
+    Identities { keys: parts.keys.clone(), jwks, kratos }
 }
 
 impl Identities {
     /// What a new configuration means for the providers. Called before the cores see it.
     pub(super) fn follow(&self, config: &Config) {
-        self.jwks.send_replace(jwks_of(config));
+        let next = jwks_of(config);
+        let source = |settings: &Option<JwksSettings>| {
+            settings.as_ref().map(|settings| settings.source.clone())
+        };
+        if source(&next) != source(&self.jwks.borrow()) {
+            // Not one request under the new rules is judged by the old keys.
+            let generation = self.keys.current().generation + 1;
+            self.keys.publish(Keys { set: None, generation, quiet_until: None });
+        }
+        self.jwks.send_replace(next);
         self.kratos.send_replace(kratos_of(config));
     }
 }
@@ -63,5 +75,6 @@ fn kratos_of(config: &Config) -> Option<KratosSettings> {
         public_url: kratos.public_url.clone(),
         cookie_name: kratos.session_cookie_name.clone(),
         cache_ttl: kratos.cache_ttl.unwrap_or_default(),
+        rules: format!("{:?}", config.auth),
     })
 }

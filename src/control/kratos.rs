@@ -35,6 +35,8 @@ pub struct KratosSettings {
     pub cookie_name: String,
     /// `kratos.cache_ttl`; zero switches the cache off.
     pub cache_ttl: Duration,
+    /// The whole of `auth` in words: any change of it drops what is remembered.
+    pub rules: String,
 }
 
 /// From the cores.

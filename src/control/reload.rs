@@ -89,7 +89,12 @@ impl Reload {
         } else {
             resolve::resolve(&next.upstream.target).await
         };
-        let kratos = resolve::resolve_kratos(&next).await;
+        let kratos = match &current.kratos {
+            Some(known) if next.auth.kratos_flows() == current.config.auth.kratos_flows() => {
+                known.destination.addresses.clone()
+            }
+            _ => resolve::resolve_kratos(&next).await,
+        };
         if let Some(identities) = &self.identities {
             identities.follow(&next);
         }

@@ -13,6 +13,9 @@ use crate::metrics::EventLogMetrics;
 /// Lines that wait for the writer; at about 600 bytes each this is the memory that a stuck reader of the log can cost.
 const QUEUE_LINES: usize = 16_384;
 
+/// Bytes that wait for the writer: paths in lines are as long as clients make them.
+const QUEUE_BYTES: u64 = 32 * 1024 * 1024;
+
 /// Lines that are collected into one write.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -29,9 +32,17 @@ pub struct EventSender {
 impl EventSender {
     /// Writes one event. `at` is the wall-clock time of the event.
     pub fn send(&self, event: &Event<'_>, at: jiff::Timestamp) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(event.to_line(at))
+        let line = event.to_line(at);
+        let bytes = line.len() as u64;
+        let waiting = self.metrics.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let full = waiting.saturating_add(bytes) > QUEUE_BYTES;
+        if full
+            || matches!(
+                self.queue.try_send(line),
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
+            )
         {
+            self.metrics.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.metrics.queue_full.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -95,7 +106,7 @@ struct Sink<W> {
 impl<W: Write> Sink<W> {
     fn run(&mut self, lines: &Receiver<Vec<u8>>, ending: &AtomicBool) {
         while let Ok(first) = lines.recv() {
-            self.pending.extend_from_slice(&first);
+            self.take(&first);
             // Asked before the queue is emptied: what was sent before the end was announced is in it then.
             let last = ending.load(Ordering::Acquire);
             if !last {
@@ -119,11 +130,16 @@ impl<W: Write> Sink<W> {
         }
     }
 
+    fn take(&mut self, line: &[u8]) {
+        self.metrics.waiting_bytes.fetch_sub(line.len() as u64, Ordering::Relaxed);
+        self.pending.extend_from_slice(line);
+    }
+
     /// Takes lines until there are none, or enough for one write: then true.
     fn take_batch(&mut self, lines: &Receiver<Vec<u8>>) -> bool {
         while self.pending.len() < BATCH_BYTES {
             match lines.try_recv() {
-                Ok(line) => self.pending.extend_from_slice(&line),
+                Ok(line) => self.take(&line),
                 Err(_) => return false,
             }
         }

@@ -1,5 +1,6 @@
 //! One connection's life, top to bottom. All branching is here; the leaves have names and live elsewhere.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::balancer;
 use super::core::{ConnectionPlace, Core};
 use super::exchange::{Exchanged, Next, Outcome, PlainRequest, exchange};
+use super::expiries::Expiring;
 use super::facts::Facts;
 use super::handshake::{self, Early, Opening};
 use super::head_buffer::{HeadBuffer, HeadEnd, read_request_head};
@@ -44,7 +46,13 @@ struct Opened {
     early: Early,
     waiting: Option<Box<Waiting>>,
     /// Held until the tunnel has ended.
+    _held: Option<Box<Held>>,
+}
+
+/// What a tunnel gives back when it has ended. Few have any of it.
+struct Held {
     _places: Option<Box<Places>>,
+    _expiring: Option<Expiring>,
 }
 
 /// Serves one client connection to its end. A defect ends this connection and nothing else.
@@ -68,22 +76,31 @@ pub(crate) fn serve(
 }
 
 async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<Box<Opened>> {
-    let served = caught(pin!(requests(&core, &client, peer))).await;
+    let answering = Cell::new(false);
+    let served = caught(pin!(requests(&core, &client, peer, &answering))).await;
     match served {
         Some(None) => None,
         Some(Some(upgraded)) => {
-            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, .. } = *upgraded;
+            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, ends_at, places } =
+                *upgraded;
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            if let Some(ends_at) = upgraded.ends_at {
-                core.expiries.add(&tunnel, ends_at);
-            }
-            Some(Box::new(Opened { tunnel, facts, at, early, waiting, _places: upgraded.places }))
+            let expiring = ends_at.map(|at| Expiring::add(&core, &tunnel, at));
+            let held = (places.is_some() || expiring.is_some())
+                .then(|| Box::new(Held { _places: places, _expiring: expiring }));
+            Some(Box::new(Opened { tunnel, facts, at, early, waiting, _held: held }))
         }
         None => {
             core.metrics.task_panics.add(1);
+            if answering.get() {
+                // Whatever the client has received of an answer, nothing can follow it.
+                client.reset_on_close();
+                return None;
+            }
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            Box::pin(refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b""))
-                .await;
+            let refused =
+                refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b"");
+            // A second defect ends the connection without a word.
+            caught(pin!(refused)).await;
             None
         }
     }
@@ -94,7 +111,12 @@ const ANSWERS_IN_A_ROW: u64 = 16;
 const BREATHER: Duration = Duration::from_millis(1);
 
 /// Serves requests until one opened a tunnel or nothing more is served.
-async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgraded>> {
+async fn requests(
+    core: &Core,
+    client: &Socket,
+    peer: IpAddr,
+    answering: &Cell<bool>,
+) -> Option<Box<Upgraded>> {
     let accepted = clock::now();
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut own_answers = 0;
@@ -115,6 +137,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
         let judged = judge(core, &policy, head, peer).await;
         buffer.consume(head_bytes);
         buffer.release_if_empty();
+        answering.set(true);
         let goes_on = match judged {
             Ok(Judged::Own(request)) => {
                 own_answers += 1;
@@ -147,6 +170,7 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             own_answers = 0;
         }
         first = None;
+        answering.set(false);
     }
 }
 
@@ -176,6 +200,7 @@ async fn conclude_upgrade(
             core.metrics.handshake.observe(took);
             report::proxied(core, policy, &attempt.facts, &proxied(101, answer_bytes));
             let Attempt { facts, ends_at, places, .. } = attempt;
+            let places = places.into_inner();
             return Some(Box::new(Upgraded {
                 upstream,
                 upstream_is_tcp,
@@ -196,6 +221,8 @@ async fn conclude_upgrade(
         }
         Opening::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
         Opening::Refused(refusal) => {
+            // The handshake has failed: its places are free before the client knows.
+            drop(attempt.places.take());
             core.metrics.upgrade(match refusal {
                 Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
                 _ => UpgradeResult::Failed,

@@ -291,7 +291,12 @@ impl Exchange<'_> {
         // The upstream must not take a part for the whole.
         upstream.reset_on_close();
         if self.progress.answer_begun.get() {
-            return Err(Stop::Cut { status: self.progress.status.get() });
+            self.client.reset_on_close();
+            return Err(match self.progress.status.get() {
+                // In the middle of an interim answer.
+                0 => Stop::ClientLeft,
+                status => Stop::Cut { status },
+            });
         }
         Err(match error {
             TransferError::SenderStalled => Stop::Refused(Refusal::RequestTimeout),

@@ -96,6 +96,8 @@ pub(crate) async fn open(
             switch(policy, client, upstream, &head, early, &received).await
         }
         Ok((upstream, Answer::Other(answer))) => {
+            // There will be no tunnel, however long the answer takes.
+            drop(attempt.places.take());
             let declined = decline(core, policy, client, &upstream, answer, &mut received);
             Box::pin(declined).await
         }

@@ -46,7 +46,7 @@ async fn verified(core: &Core, policy: &Policy, token: &[u8]) -> Result<Accepted
         Some(Err(denial)) => denial.asks_for_keys() && !core.keys_are_quiet(),
         Some(Ok(_)) => false,
     };
-    let verdict = match core.providers.newer_keys.ask(()).filter(|_| ask) {
+    let verdict = match ask.then(|| core.providers.newer_keys.ask(())).flatten() {
         Some(answer) => {
             // However it ends: the keys that are there then decide.
             let _ = monoio::time::timeout(KEYS_TIME, answer.wait()).await;

@@ -1,5 +1,6 @@
 //! What the checks make of a request head: everything that is decided before the upstream is asked.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -52,7 +53,7 @@ pub(crate) struct Attempt {
     /// When the tunnel has to end because its credential does.
     pub(crate) ends_at: Option<SystemTime>,
     /// Its places in the quotas.
-    pub(crate) places: Option<Box<Places>>,
+    pub(crate) places: Cell<Option<Box<Places>>>,
     pub(crate) facts: Facts,
 }
 
@@ -107,7 +108,7 @@ pub(crate) async fn judge(
             accept: upgrade.accept(),
             head_bytes,
             ends_at: identity.ends_at().filter(|_| policy.config.close_on_expiry),
-            places: checks.places.boxed(),
+            places: Cell::new(checks.places.boxed()),
             facts,
         }),
         None => Judged::Plain(PlainRequest {

@@ -7,6 +7,7 @@ use super::facts::Facts;
 use super::handshake::Early;
 use super::relay::Relayed;
 use crate::admission::address::client_key;
+use crate::admission::paths::MatchingPath;
 use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::event::Event;
@@ -83,7 +84,8 @@ pub(crate) fn refused(core: &Core, policy: &Policy, facts: &Facts, refusal: Refu
         }
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
-            let upstream = &*policy.upstream.url;
+            let to = policy.authentication.destination(&MatchingPath::of(facts.path()));
+            let upstream = &*policy.destination(to).url;
             Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream }
         }
         RefusalEvent::UpstreamTimeout => {

@@ -155,11 +155,30 @@ impl Socket {
         while !bytes.is_empty() {
             match self.try_send(bytes) {
                 Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
-                Err(Errno::AGAIN) => self.writable_until(deadline_after(patience)).await?,
+                Err(Errno::AGAIN) => self.room_within(patience).await?,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Waits for room to send; `ETIME` when the peer takes no byte for as long as `patience`. The kernel reports room only when
+    /// a good part of its buffer is free (tcp(7), `SO_SNDLOWAT`), so a slow reader is told from a stalled one by the queue.
+    pub(crate) async fn room_within(&self, patience: Option<Duration>) -> Result<(), Errno> {
+        let queued = || sys::send_queue_bytes(self.fd()).unwrap_or(0);
+        let mut before = queued();
+        loop {
+            match self.writable_until(deadline_after(patience)).await {
+                Err(Errno::TIME) => {
+                    let now = queued();
+                    if now >= before {
+                        return Err(Errno::TIME);
+                    }
+                    before = now;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Whether the peer has closed or reset, even while its bytes are not read.

@@ -188,7 +188,9 @@ impl<'b> RequestHead<'b> {
         }
         let head::Lines { fields, .. } = head::classify(request.headers);
         let request_id = super::forward::acceptable_request_id(&fields);
-        Some(Glance { method, path: target::path(target), request_id })
+        // A target that is refused may carry more than a path: userinfo, a fragment.
+        let path = target.starts_with('/').then(|| target.split(['?', '#']).next()).flatten();
+        Some(Glance { method, path: path.unwrap_or_default(), request_id })
     }
 
     /// The target without its query; `*` for the server as a whole.
