@@ -36,6 +36,7 @@ mod pipelining;
 mod plain_events;
 mod plain_heads;
 mod plain_http;
+mod plain_shutdown;
 mod plain_timeouts;
 mod pool;
 mod relay;

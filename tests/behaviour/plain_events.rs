@@ -128,11 +128,6 @@ fn each_end_of_a_request_has_its_line(driver: Driver) {
     conn.read_request();
     drop(conn);
     assert_eq!(client.read_answer().head.status(), 502);
-    let client = proxy.sent(&named("GET", "/left", "\r\n"));
-    let mut conn = upstream.accept();
-    conn.read_request();
-    drop(client);
-    conn.expect_end();
     let stopped = proxy.stop();
     let told: Vec<(&str, &str)> = stopped
         .events
@@ -156,6 +151,20 @@ fn each_end_of_a_request_has_its_line(driver: Driver) {
         let path = event.text("payload.path").replace('/', "-");
         assert_eq!(event.request_id(), format!("id{path}"), "{}", event.line);
     }
+    let (mut proxy, upstream) = behind(driver);
+    for reset in [false, true] {
+        let client = proxy.sent(&wire("GET /left HTTP/1.1\r\n{H}\r\n"));
+        let mut conn = upstream.accept();
+        conn.read_request();
+        if reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        conn.wait_end();
+    }
+    let stopped = proxy.stop();
+    assert_eq!(stopped.events.len(), 2, "{:#?}", stopped.events);
 }
 
 /// "when the answer is complete or cut off".

@@ -23,6 +23,7 @@ on_drivers!(
         plain_heads_are_bounded,
         hop_by_hop_headers_stay_behind,
         identity_headers_and_look_alikes_stay_behind,
+        the_api_key_header_has_no_look_alike_and_no_trailer,
         forwarding_headers_follow_the_trust,
         request_ids_are_kept_or_made_for_plain_requests,
         security_headers_and_via_to_the_client,
@@ -429,13 +430,26 @@ fn identity_headers_and_look_alikes_stay_behind(driver: Driver) {
     let request = wire(
         "GET /e HTTP/1.1\r\n{H}X-User-Id: admin\r\nx-user-EMAIL: a@b\r\nX-USER-ANYTHING: 1\r\nX-User-Id: second\r\nX_User_Id: admin\r\n\
          X.User.Id: admin\r\nX-User_Id: admin\r\nx_user-role: admin\r\nX_Forwarded_For: 1.2.3.4\r\nX.Forwarded-Host: e\r\nX-Real_IP: 1.2.3.4\r\n\
-         X_Request_ID: q\r\nContent_Length: 3\r\nTransfer.Encoding: chunked\r\nX_API_Key: k\r\nX_Kept: underscore\r\nX.Kept: dot\r\nX-Users: kept\r\n\r\n",
+         X_Request_ID: q\r\nContent_Length: 3\r\nTransfer.Encoding: chunked\r\nX_Kept: underscore\r\nX.Kept: dot\r\nX-Users: kept\r\n\r\n",
     );
     let seen = forwarded(&proxy, &upstream, &request);
     let expected =
         [("Host", "t.test"), ("X_Kept", "underscore"), ("X.Kept", "dot"), ("X-Users", "kept")];
     assert_pairs(&seen.head, &SET, &expected);
     assert!(is_made_request_id(seen.head.one("x-request-id").unwrap_or_default()));
+}
+
+/// 6.2, 6.3, E13: in every mode, and under its configured name.
+fn the_api_key_header_has_no_look_alike_and_no_trailer(driver: Driver) {
+    let (proxy, upstream) = behind(driver);
+    let request = wire(
+        "POST /e HTTP/1.1\r\n{H}X_API_Key: evil\r\nx.api-key: evil\r\nX-API-Key: good\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\
+         X-API-Key: evil\r\nX_API_Key: evil\r\n\r\n",
+    );
+    let seen = forwarded(&proxy, &upstream, &request);
+    let expected = [("Host", "t.test"), ("X-API-Key", "good")];
+    assert_pairs(&seen.head, &[&SET[..], &["transfer-encoding"]].concat(), &expected);
+    assert!(seen.trailers.is_empty(), "{:?}", seen.trailers);
 }
 
 /// E54, E55; contract 9.3 for plain requests.
