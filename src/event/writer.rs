@@ -37,6 +37,12 @@ impl EventSender {
     }
 }
 
+/// A sender and the lines that it was given; a bounded number of them waits to be received.
+pub fn queue(metrics: Arc<EventLogMetrics>) -> (EventSender, Receiver<Vec<u8>>) {
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    (EventSender { queue, metrics }, lines)
+}
+
 /// The writing thread.
 #[derive(Debug)]
 pub struct EventWriter {
@@ -64,19 +70,18 @@ pub fn start(
     out: impl Write + Send + 'static,
     metrics: Arc<EventLogMetrics>,
 ) -> io::Result<(EventSender, EventWriter)> {
-    let (queue, lines) = sync_channel(QUEUE_LINES);
+    let (sender, lines) = queue(Arc::clone(&metrics));
     let (finished, done) = sync_channel(1);
-    let counted = Arc::clone(&metrics);
     let ending = Arc::new(AtomicBool::new(false));
     let asked_to_end = Arc::clone(&ending);
-    let wake = queue.clone();
+    let wake = sender.queue.clone();
     let thread = std::thread::Builder::new().name("vw-events".into()).spawn(move || {
-        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics: counted }
+        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics }
             .run(&lines, &asked_to_end);
         // The receiver is gone when nobody waits for the end.
         let _ = finished.send(());
     })?;
-    Ok((EventSender { queue, metrics }, EventWriter { thread, ending, wake, done }))
+    Ok((sender, EventWriter { thread, ending, wake, done }))
 }
 
 struct Sink<W> {

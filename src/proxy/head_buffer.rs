@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::stream::{Socket, deadline_after};
+use super::stream::Socket;
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::wire::head::{HeadError, HeadScanner};
@@ -121,18 +121,18 @@ pub(crate) enum HeadEnd {
     Refused(Refusal),
 }
 
-/// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
+/// Reads one head. The first has `server.read_timeout` from `accepted` on; a later one has `server.idle_timeout` for its
 /// first byte and then `server.read_timeout`.
 pub(crate) async fn read_request_head(
     core: &Core,
     client: &Socket,
     buffer: &mut HeadBuffer<'_>,
-    first: bool,
+    accepted: Option<Instant>,
 ) -> Result<usize, HeadEnd> {
     let policy = core.policy();
     let server = &policy.config.server;
     let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let mut begun = first || !buffer.filled().is_empty();
+    let mut begun = accepted.is_some() || !buffer.filled().is_empty();
     // Between two requests there is nothing to receive yet.
     let mut wait_first = !begun;
     let mut deadline = None;
@@ -157,7 +157,8 @@ pub(crate) async fn read_request_head(
             Err(Errno::AGAIN) => {
                 if !armed {
                     let time = if begun { server.read_timeout } else { server.idle_timeout };
-                    deadline = deadline_after(time);
+                    let since = accepted.unwrap_or_else(clock::now);
+                    deadline = time.and_then(|time| since.checked_add(time));
                     armed = true;
                 }
                 buffer.release_if_empty();

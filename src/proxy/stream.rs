@@ -23,7 +23,8 @@ use crate::sys;
 /// A non-blocking descriptor that the runtime can wait for: a TCP or Unix connection, a listener, an eventfd.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP.
+    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP. With epoll it asks
+    // poll(2), which a signal interrupts even when it does not wait, and passes the error on.
     readiness: TcpStream,
 }
 
@@ -86,12 +87,22 @@ impl Socket {
 
     /// Waits until `try_recv` has something to say. May be dropped at any time.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.readiness.readable(false).await
+        loop {
+            match self.readiness.readable(false).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ready => return ready,
+            }
+        }
     }
 
     /// Waits until `try_send` has room. May be dropped at any time.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.readiness.writable(false).await
+        loop {
+            match self.readiness.writable(false).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ready => return ready,
+            }
+        }
     }
 
     /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
