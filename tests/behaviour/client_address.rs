@@ -93,8 +93,9 @@ fn the_walk_ends_at_the_first_untrusted_address(driver: Driver) {
         .set("server.trusted_proxies", "[127.0.0.1, 10.0.0.0/8, \"fd00::/8\"]")
         .start();
     for (values, client) in WALKS {
-        let lines: String =
+        let lines: Vec<String> =
             values.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect();
+        let lines = lines.concat();
         for request in [get("/", &lines), upgrade(&lines)] {
             let from = proxy.event_count();
             let head = seen(&proxy, &application, &request);
