@@ -23,6 +23,7 @@ macro_rules! on_drivers {
 
 mod body_limits;
 mod chunked_bodies;
+mod client_address;
 mod config_errors;
 mod cycles;
 mod dead_peer;
@@ -31,6 +32,7 @@ mod endpoints;
 mod events;
 mod harness_itself;
 mod health_probe;
+mod ip_filter;
 mod limits;
 mod pipelining;
 mod plain_events;
@@ -39,6 +41,8 @@ mod plain_http;
 mod plain_shutdown;
 mod plain_timeouts;
 mod pool;
+mod quotas;
+mod rate_limits;
 mod relay;
 mod reload;
 mod request_heads;
