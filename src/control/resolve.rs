@@ -44,13 +44,13 @@ pub(super) async fn resolve(target: &UpstreamTarget) -> Addresses {
 /// Asks for the addresses of the upstream again and again, and publishes those that are new. One that a reload brought and
 /// that has none yet does not wait for its turn.
 pub(super) async fn keep_resolved(policy: Published<Policy>) {
-    let mut due = tokio::time::Instant::now() + FIRST_AFTER;
+    let mut due = super::now() + FIRST_AFTER;
     loop {
         tokio::time::sleep(FIRST_AFTER).await;
         let is_missing = policy.current().all_addresses().any(|found| *found == nowhere());
-        if is_missing || due <= tokio::time::Instant::now() {
+        if is_missing || due <= super::now() {
             let pause = resolve_again(&policy).await;
-            due = tokio::time::Instant::now() + pause;
+            due = super::now() + pause;
         }
     }
 }

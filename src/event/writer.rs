@@ -275,4 +275,23 @@ mod tests {
         drop(blocked);
         writer.finish(Duration::from_secs(20));
     }
+
+    #[test]
+    fn long_lines_are_bounded_in_bytes_and_the_count_comes_back() {
+        let (blocked, wait) = sync_channel::<()>(0);
+        let metrics = Arc::new(EventLogMetrics::default());
+        let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else {
+            panic!("no thread")
+        };
+        let reason = "x".repeat(64 * 1024);
+        let event = Event::ProxyStopped { reason: &reason, tunnels_closed: 0, uptime_seconds: 0 };
+        for _ in 0..2_000 {
+            sender.send(&event, jiff::Timestamp::UNIX_EPOCH);
+            assert!(metrics.waiting_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
+        }
+        assert!(metrics.queue_full.load(Ordering::Relaxed) > 0);
+        drop(blocked);
+        writer.finish(Duration::from_secs(20));
+        assert_eq!(metrics.waiting_bytes.load(Ordering::Relaxed), 0);
+    }
 }

@@ -189,8 +189,9 @@ impl<'b> RequestHead<'b> {
         let head::Lines { fields, .. } = head::classify(request.headers);
         let request_id = super::forward::acceptable_request_id(&fields);
         // A target that is refused may carry more than a path: userinfo, a fragment.
-        let path = target.starts_with('/').then(|| target.split(['?', '#']).next()).flatten();
-        Some(Glance { method, path: path.unwrap_or_default(), request_id })
+        let shown = target.starts_with('/') || !target.contains('@');
+        let path = target.split(['?', '#']).next().filter(|_| shown).unwrap_or_default();
+        Some(Glance { method, path, request_id })
     }
 
     /// The target without its query; `*` for the server as a whole.
