@@ -115,11 +115,11 @@ pub(crate) fn take(
     proxy.child.kill().and_then(|()| proxy.child.wait()).doing("end of the proxy")?;
     let mut figures = figures?;
     figures.insert("stolen_ms".to_owned(), float(stolen));
-    if work.access_log() {
+    if work.access_log() || work == Work::Storm {
         let lines = lines(&dir.join("access.log"))? + lines(&dir.join("stdout"))?;
         figures.insert(
             "log_lines_percent".to_owned(),
-            100.0 * float(lines) / float(load.counts().granted),
+            100.0 * float(lines) / float(load.counts().granted + load.counts().refused),
         );
     }
     Ok(figures)
