@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Before anything is measured: TCP windows, pools, branch predictors.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// A refusal comes sooner; when there is none, the request waits for the application, which does not run yet.
+const REFUSAL_WAIT: Duration = Duration::from_secs(3);
 /// Content compared in full after the measured time.
 const CHECKED_BYTES: u64 = 10_000_000;
 /// After the last answer nothing may come for this long.
@@ -115,11 +117,11 @@ pub(crate) fn take(
     proxy.child.kill().and_then(|()| proxy.child.wait()).doing("end of the proxy")?;
     let mut figures = figures?;
     figures.insert("stolen_ms".to_owned(), float(stolen));
-    if work.access_log() {
+    if work.access_log() || work == Work::Storm {
         let lines = lines(&dir.join("access.log"))? + lines(&dir.join("stdout"))?;
         figures.insert(
             "log_lines_percent".to_owned(),
-            100.0 * float(lines) / float(load.counts().granted),
+            100.0 * float(lines) / float(load.counts().granted + load.counts().refused),
         );
     }
     Ok(figures)
@@ -388,7 +390,7 @@ fn refuses(wrong: &str) -> Result<(), Failure> {
     loop {
         let mut socket =
             TcpStream::connect(loopback(PROXY_PORT)).doing("connect with a wrong credential")?;
-        socket.set_read_timeout(Some(PATIENCE)).doing("SO_RCVTIMEO")?;
+        socket.set_read_timeout(Some(REFUSAL_WAIT)).doing("SO_RCVTIMEO")?;
         socket.write_all(request.as_bytes()).doing("send of a wrong credential")?;
         let mut start = [0; 13];
         socket.read_exact(&mut start).doing("answer to a wrong credential")?;

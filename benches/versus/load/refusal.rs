@@ -29,7 +29,8 @@ impl Load {
             }
             Some(bytes) => {
                 answer.extend_from_slice(&self.scratch[..bytes]);
-                if bytes == 0 || answer.len() > HEAD_BYTES_MAX {
+                let due = &REFUSED.as_bytes()[..answer.len().min(REFUSED.len())];
+                if bytes == 0 || answer.len() > HEAD_BYTES_MAX || !answer.starts_with(due) {
                     return Err(no_429(&answer));
                 }
             }

@@ -15,6 +15,7 @@ const OWN_KEYS: (&str, &str) = (
 const OWN_UNLIMITED: (&str, &str) = ("rate_limit", "rate_limit:\n  enabled: false");
 
 /// vibewarden.
+#[expect(clippy::unnecessary_wraps, reason = "the same type for every peer")]
 pub(super) fn own(check: Check) -> Option<Settings> {
     Some(match check {
         Check::None => &[("auth", "auth:\n  mode: none"), OWN_UNLIMITED],
@@ -41,6 +42,7 @@ pub(super) fn own(check: Check) -> Option<Settings> {
 }
 
 /// `HAProxy`: the manual's ACLs, stick tables and its example of `jwt_verify`, with the claims that vibewarden checks too.
+#[expect(clippy::unnecessary_wraps, reason = "the same type for every peer")]
 pub(super) fn haproxy(check: Check) -> Option<Settings> {
     Some(match check {
         Check::None => &[("check", "")],
@@ -69,7 +71,8 @@ pub(super) fn haproxy(check: Check) -> Option<Settings> {
         )],
         Check::Storm => &[(
             "check",
-            "stick-table type ip size 100k expire 1h store http_req_rate(1h)
+            "option httpclose
+    stick-table type ip size 100k expire 1h store http_req_rate(1h)
     http-request track-sc0 src
     http-request deny deny_status 429 if { sc_http_req_rate(0) gt 1 }",
         )],
