@@ -21,6 +21,9 @@ macro_rules! on_drivers {
     };
 }
 
+mod auth_api_key;
+mod auth_identity;
+mod auth_paths;
 mod body_limits;
 mod chunked_bodies;
 mod config_errors;
@@ -32,6 +35,7 @@ mod events;
 mod harness_itself;
 mod health_probe;
 mod limits;
+mod origin;
 mod pipelining;
 mod plain_events;
 mod plain_heads;

@@ -22,6 +22,7 @@ const REQUEST_GROUP: &[Row] = &[
         "allowed",
     ),
     ("request.blocked", "medium", "policy", &["blocked_by", "reason", "status_code"], "blocked"),
+    ("auth.denied", "medium", "auth", &["detail", "mode", "reason", "status_code"], "blocked"),
     ("upstream.timeout", "medium", "network", &["timeout_seconds"], "failed"),
     ("upstream.unavailable", "high", "network", &["error", "upstream"], "failed"),
 ];
@@ -97,7 +98,8 @@ impl Event {
         let event = Self { json, line: text.to_owned() };
         event.check_envelope();
         if let Some(row) = REQUEST_GROUP.iter().find(|row| row.0 == event.kind()) {
-            event.check_row(row, &["client_ip", "method", "path"]);
+            let optional: &[&str] = if event.is("request.proxied") { &["user_id"] } else { &[] };
+            event.check_row(row, &[&["client_ip", "method", "path"], optional].concat());
             event.check_request_group();
         } else if let Some(row) = OTHERS.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &[]);
@@ -188,7 +190,7 @@ impl Event {
         if id.starts_with("req_") {
             assert!(is_made_request_id(id), "request_id {id:?}");
         }
-        assert_eq!(self.text("actor.type"), "ip", "{line}");
+        self.check_actor();
         assert_eq!(self.text("resource.type"), "http_endpoint", "{line}");
         for (outer, inner) in [
             ("payload.client_ip", "actor.ip"),
@@ -201,8 +203,22 @@ impl Event {
             assert!(may_lack || !self.text(outer).is_empty(), "no {outer}: {line}");
         }
         assert!(!self.text("payload.path").contains('?'), "a query: {line}");
-        let step =
-            if self.is("request.blocked") { self.text("payload.blocked_by") } else { "proxy" };
+        let step = match self.kind() {
+            "request.blocked" => self.text("payload.blocked_by"),
+            "auth.denied" => "auth_middleware",
+            _ => "proxy",
+        };
         assert_eq!(self.text("triggered_by"), step, "{line}");
+    }
+
+    /// An address, or whoever authentication found: then the event of a relayed request says the same twice.
+    #[track_caller]
+    fn check_actor(&self) {
+        let (kind, id) = (self.text("actor.type"), self.text("actor.id"));
+        assert!(["ip", "user", "api_key"].contains(&kind), "{}", self.line);
+        assert_eq!(kind == "ip", id.is_empty(), "{}", self.line);
+        if self.is("request.proxied") {
+            assert_eq!(self.text("payload.user_id"), id, "{}", self.line);
+        }
     }
 }
