@@ -323,7 +323,6 @@ fn a_query_that_is_no_right_key_is_refused(driver: Driver) {
         ("/p?k", String::new(), &EMPTY),
         ("/p?K={k}", String::new(), &MISSING),
         ("/p?kk={k}&x=k={k}", String::new(), &MISSING),
-        ("/p;k={k}", String::new(), &MISSING),
         ("/p?a;k={k}", String::new(), &MISSING),
         ("/p?k=Canary-None", String::new(), &WRONG),
         ("/p?k={k}x", String::new(), &WRONG),

@@ -1,6 +1,6 @@
 //! Contract 6.3, E49 to E52, B31: who somebody is comes from the proxy alone, in every mode, whatever `Connection` names.
 
-use crate::auth_api_key::{READ_KEY, keyed, passes, with};
+use crate::auth_api_key::{READ_KEY, keyed, passes, plain, with};
 use crate::harness::http::{Head, is_made_request_id};
 use crate::harness::upstream::Serving;
 use crate::harness::{Driver, Setup, Upstream};
@@ -9,6 +9,7 @@ on_drivers!(
     every: ;
     both:
         identity_headers_of_clients_stay_behind_in_every_mode,
+        headers_of_claims_stay_behind_on_public_paths,
         a_session_gives_identity_headers_once,
         nothing_that_the_proxy_sets_can_be_named_away,
 );
@@ -43,6 +44,35 @@ fn identity_headers_of_clients_stay_behind_in_every_mode(driver: Driver) {
             assert_eq!((head.one("x-users"), head.one("x_kept")), (Some("kept"), Some("kept")));
         }
     }
+}
+
+/// 6.3: the names that claims are given are identity headers too. The provider is not there; a public path needs none.
+fn headers_of_claims_stay_behind_on_public_paths(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(driver, upstream.url())
+        .set("auth.mode", "jwt")
+        .set("auth.public_paths", "[\"/e\"]")
+        .set("auth.jwt.jwks_url", "\"http://127.0.0.1:1/jwks\"")
+        .set("auth.jwt.issuer", "\"https://issuer.test\"")
+        .set("auth.jwt.audience", "app")
+        .set("auth.jwt.claims_to_headers", "{sub: X-User-Id, team: X-Tenant}")
+        .start();
+    let tenant = "X-Tenant: evil\r\nx-tenant: evil\r\nX_Tenant: evil\r\nX.Tenant: evil\r\nX-Tenants: kept\r\n";
+    for lines in
+        [format!("{FORGED}{tenant}"), format!("{FORGED}{tenant}Authorization: Bearer x.y.z\r\n")]
+    {
+        for head in passes(&proxy, &upstream, "/e", &lines) {
+            assert_eq!(identities(&head), []);
+            let like = |name: &&str| name.to_lowercase().replace(['_', '.'], "-") == "x-tenant";
+            assert!(!head.names().iter().any(like), "{head:?}");
+            assert_eq!(head.one("x-tenants"), Some("kept"));
+        }
+    }
+    let refused = proxy.answer_to(&plain("/private", FORGED));
+    assert_eq!(refused.head.status(), 401, "{refused:?}");
+    assert_eq!(refused.head.one("www-authenticate"), Some("Bearer"));
+    refused.assert_refusal(401, "unauthorized");
+    upstream.assert_untouched();
 }
 
 /// A provider that knows everybody with a cookie as the same user.

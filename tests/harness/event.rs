@@ -69,6 +69,14 @@ const OTHERS: &[Row] = &[
     ),
 ];
 
+/// Of the providers of authentication.
+const PROVIDERS: &[Row] = &[
+    ("auth.provider_unavailable", "high", "auth", &["affected_path", "error", "provider_url"], ""),
+    ("auth.provider_recovered", "info", "auth", &["provider_url"], ""),
+    ("auth.jwks_refresh", "info", "auth", &["jwks_url", "key_count"], ""),
+    ("auth.jwks_error", "medium", "auth", &["detail", "jwks_url"], ""),
+];
+
 const HEALTH_KEYS: &[&str] = &["consecutive", "new_status", "previous_status", "upstream_url"];
 const HEALTH_LOST: Row = ("upstream.health_changed", "high", "network", HEALTH_KEYS, "");
 const HEALTH_BACK: Row = ("upstream.health_changed", "info", "network", HEALTH_KEYS, "");
@@ -103,6 +111,13 @@ impl Event {
             event.check_request_group();
         } else if let Some(row) = OTHERS.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &[]);
+        } else if let Some(row) = PROVIDERS.iter().find(|row| row.0 == event.kind()) {
+            // The contract leaves their outcome open.
+            let outcome = event.text("outcome");
+            let known =
+                ["", "allowed", "blocked", "failed"].iter().find(|known| **known == outcome);
+            let known = known.unwrap_or_else(|| panic!("outcome of {line}"));
+            event.check_row(&(row.0, row.1, row.2, row.3, known), &[]);
         } else if event.is("upstream.health_changed") {
             let failing = event.text("payload.new_status") == "failing";
             event.check_row(if failing { &HEALTH_LOST } else { &HEALTH_BACK }, &["last_error"]);
