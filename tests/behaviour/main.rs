@@ -21,6 +21,9 @@ macro_rules! on_drivers {
     };
 }
 
+mod auth_api_key;
+mod auth_identity;
+mod auth_paths;
 mod body_limits;
 mod chunked_bodies;
 mod client_address;
@@ -34,6 +37,7 @@ mod harness_itself;
 mod health_probe;
 mod ip_filter;
 mod limits;
+mod origin;
 mod pipelining;
 mod plain_events;
 mod plain_heads;

@@ -91,6 +91,14 @@ const TUNNELS_OVER: Row = (
 );
 
 const REQUEST_KEYS: &[&str] = &["client_ip", "method", "path"];
+/// Of the providers of authentication.
+const PROVIDERS: &[Row] = &[
+    ("auth.provider_unavailable", "high", "auth", &["affected_path", "error", "provider_url"], ""),
+    ("auth.provider_recovered", "info", "auth", &["provider_url"], ""),
+    ("auth.jwks_refresh", "info", "auth", &["jwks_url", "key_count"], ""),
+    ("auth.jwks_error", "medium", "auth", &["detail", "jwks_url"], ""),
+];
+
 const HEALTH_KEYS: &[&str] = &["consecutive", "new_status", "previous_status", "upstream_url"];
 const HEALTH_LOST: Row = ("upstream.health_changed", "high", "network", HEALTH_KEYS, "");
 const HEALTH_BACK: Row = ("upstream.health_changed", "info", "network", HEALTH_KEYS, "");
@@ -120,9 +128,8 @@ impl Event {
         let event = Self { json, line: text.to_owned() };
         event.check_envelope();
         if let Some(row) = REQUEST_GROUP.iter().find(|row| row.0 == event.kind()) {
-            event.check_row(row, &["client_ip", "method", "path", "user_id"]);
-            let user = event.json.keys("payload").contains(&"user_id");
-            assert!(!user || event.is("request.proxied"), "payload.user_id: {line}");
+            let optional: &[&str] = if event.is("request.proxied") { &["user_id"] } else { &[] };
+            event.check_row(row, &[REQUEST_KEYS, optional].concat());
             event.check_request_group();
         } else if event.is("rate_limit.blocked") {
             let tunnels = event.text("payload.limit_type").ends_with("_connections");
@@ -130,6 +137,13 @@ impl Event {
             event.check_request_group();
         } else if let Some(row) = OTHERS.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &[]);
+        } else if let Some(row) = PROVIDERS.iter().find(|row| row.0 == event.kind()) {
+            // The contract leaves their outcome open.
+            let outcome = event.text("outcome");
+            let known =
+                ["", "allowed", "blocked", "failed"].iter().find(|known| **known == outcome);
+            let known = known.unwrap_or_else(|| panic!("outcome of {line}"));
+            event.check_row(&(row.0, row.1, row.2, row.3, known), &[]);
         } else if event.is("upstream.health_changed") {
             let failing = event.text("payload.new_status") == "failing";
             event.check_row(if failing { &HEALTH_LOST } else { &HEALTH_BACK }, &["last_error"]);
@@ -217,8 +231,7 @@ impl Event {
         if id.starts_with("req_") {
             assert!(is_made_request_id(id), "request_id {id:?}");
         }
-        let actor = self.text("actor.type");
-        assert!(["ip", "user", "api_key"].contains(&actor), "{line}");
+        self.check_actor();
         assert_eq!(self.text("resource.type"), "http_endpoint", "{line}");
         for (outer, inner) in [
             ("payload.client_ip", "actor.ip"),
@@ -239,5 +252,16 @@ impl Event {
             _ => "proxy",
         };
         assert_eq!(self.text("triggered_by"), step, "{line}");
+    }
+
+    /// An address, or whoever authentication found: then the event of a relayed request says the same twice.
+    #[track_caller]
+    fn check_actor(&self) {
+        let (kind, id) = (self.text("actor.type"), self.text("actor.id"));
+        assert!(["ip", "user", "api_key"].contains(&kind), "{}", self.line);
+        assert_eq!(kind == "ip", id.is_empty(), "{}", self.line);
+        if self.is("request.proxied") {
+            assert_eq!(self.text("payload.user_id"), id, "{}", self.line);
+        }
     }
 }

@@ -95,13 +95,33 @@ enum Said {
     Something,
     /// Exactly this.
     Exactly(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
 }
 
 /// The table of section 13 as far as these tests go.
-const REFUSALS: [(u16, &str, Said); 16] = [
+const REFUSALS: [(u16, &str, Said); 17] = [
     (400, "bad_request", Said::Something),
-    (401, "unauthorized", Said::Something),
-    (403, "forbidden", Said::Exactly("your IP address is not permitted to access this resource")),
+    (
+        401,
+        "unauthorized",
+        Said::OneOf(&[
+            "API key required",
+            "invalid or inactive API key",
+            "missing or invalid session",
+            "missing token",
+        ]),
+    ),
+    (
+        403,
+        "forbidden",
+        Said::OneOf(&[
+            "your IP address is not permitted to access this resource",
+            "insufficient scopes",
+            "insufficient role for this path",
+        ]),
+    ),
+    (403, "origin_not_allowed", Said::Exactly("this origin may not open a WebSocket here")),
     (404, "not_found", Said::Nothing),
     (405, "method_not_allowed", Said::Nothing),
     (408, "request_timeout", Said::Nothing),
@@ -157,6 +177,9 @@ pub(crate) fn assert_error_body(head: &Head, body: &[u8], status: u16, code: &st
         Said::Nothing => assert_eq!(said, None, "{text}"),
         Said::Something => assert!(said.is_some_and(|said| !said.is_empty()), "{text}"),
         Said::Exactly(message) => assert_eq!(said, Some(message), "{text}"),
+        Said::OneOf(messages) => {
+            assert!(said.is_some_and(|said| messages.contains(&said)), "{text}");
+        }
     }
     let message = said.map_or(String::new(), |said| format!("\"message\":\"{said}\","));
     let retry = head.one("retry-after");
