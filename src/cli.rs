@@ -112,18 +112,20 @@ fn demo(once: bool) -> ExitCode {
 
 fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
     let echo = demo::start_echo()?;
-    let config = demo_config(echo.addr.port())?;
+    let (key, hash) = hash_key::new_key()?;
+    let config = demo_config(echo.addr.port(), &hash)?;
     let _log = start_log(LogLevel::Warn, LogFormat::Text);
     let lines = EventLines::new();
     let server = Server::start(config, None, lines.tee(io::stdout()))?;
     let (proxy, stop) = (server.listen(), server.stopper());
     let serving = std::thread::Builder::new().name("vw-main".into()).spawn(move || server.run())?;
-    let checked = demo::self_check(&echo, proxy, &lines, &mut io::stdout());
+    let checked = demo::self_check(&echo, proxy, &key, &lines, &mut io::stdout());
     lines.pass(&mut io::stdout())?;
     if once || checked.is_err() {
         stop();
     } else {
-        let invitation = format_args!("\nOpen http://{proxy}/ in a browser. Ctrl-C ends the demo.");
+        let invitation =
+            format_args!("\nOpen http://{proxy}/#{key} in a browser. Ctrl-C ends the demo.");
         say(&mut io::stdout(), &invitation);
     }
     let code = serving.join().unwrap_or(1);
@@ -132,12 +134,14 @@ fn try_demo(once: bool) -> Result<u8, Box<dyn std::error::Error>> {
 }
 
 /// No file and no variable is read for the demo.
-fn demo_config(upstream_port: u16) -> Result<Config, config::Mistakes> {
+fn demo_config(upstream_port: u16, hash: &str) -> Result<Config, config::Mistakes> {
     let text = format!(
         "upstream: {{host: 127.0.0.1, port: {upstream_port}}}\n\
          server: {{host: 127.0.0.1, port: 8080, drain_timeout: 0}}\n\
          tls: {{enabled: false}}\n\
-         log: {{format: text, level: warn}}\n"
+         log: {{format: text, level: warn}}\n\
+         rate_limit: {{per_ip: {{requests_per_second: 2, burst: 8}}}}\n\
+         auth:\n  mode: api-key\n  public_paths: [/, /favicon.ico]\n  api_key: {{query: key, keys: [{{name: demo, hash: {hash}}}]}}\n"
     );
     config::load_text(&text, None, &std::collections::BTreeMap::new()).map(|loaded| loaded.config)
 }

@@ -1,6 +1,9 @@
 //! Events: typed values, their one-line JSON, and the bounded writer on standard output (contract section 11).
 //! No decision about requests lives here. Cores and the control thread make events; one thread writes them.
 
+mod dependencies;
+mod limits;
+mod requests;
 mod writer;
 
 use std::net::IpAddr;
@@ -9,7 +12,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-pub use writer::{EventSender, EventWriter, start};
+pub use writer::{EventSender, EventWriter, queue, start};
 
 /// The part of an event that is the same for every event of one request.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +69,8 @@ pub enum Event<'a> {
         reason: &'static str,
         status_code: u16,
     },
+    /// `proxy.kratos_flow`
+    KratosFlow { request: RequestFacts<'a>, status_code: u16 },
     /// `request.blocked`
     RequestBlocked {
         request: RequestFacts<'a>,
@@ -73,6 +78,24 @@ pub enum Event<'a> {
         reason: &'static str,
         status_code: u16,
     },
+    /// `rate_limit.blocked` by a bucket
+    RateLimitBlocked {
+        request: RequestFacts<'a>,
+        burst: u32,
+        identifier: &'a str,
+        limit_type: &'static str,
+        requests_per_second: f64,
+        retry_after_seconds: u64,
+    },
+    /// `rate_limit.blocked` by a count of tunnels
+    ConnectionLimitBlocked {
+        request: RequestFacts<'a>,
+        identifier: &'a str,
+        limit: u32,
+        limit_type: &'static str,
+    },
+    /// `ip_filter.blocked`
+    IpFilterBlocked { request: RequestFacts<'a>, mode: &'static str },
     /// `upstream.timeout`
     UpstreamTimeout { request: RequestFacts<'a>, timeout_ms: u64 },
     /// `upstream.unavailable`
@@ -119,6 +142,18 @@ pub enum Event<'a> {
         trigger_source: &'static str,
         validation_errors: &'a [String],
     },
+    /// `auth.provider_unavailable`
+    AuthProviderUnavailable { affected_path: &'a str, error: &'a str, provider_url: &'a str },
+    /// `auth.provider_recovered`
+    AuthProviderRecovered { provider_url: &'a str },
+    /// `auth.jwks_refresh`
+    AuthJwksRefresh { jwks_url: &'a str, key_count: usize },
+    /// `auth.jwks_error`
+    AuthJwksError { detail: &'a str, jwks_url: &'a str },
+    /// `rate_limit.store_fallback`
+    RateLimitStoreFallback { reason: &'a str },
+    /// `rate_limit.store_recovered`
+    RateLimitStoreRecovered,
 }
 
 /// The envelope, in the key order of section 11.1.
@@ -137,9 +172,20 @@ struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    risk_signals: Option<[RiskSignal; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     triggered_by: Option<&'static str>,
+}
+
+/// How much an event says against its client.
+#[derive(Clone, Copy, Serialize)]
+struct RiskSignal {
+    signal: &'static str,
+    /// From 0 to 1.
+    score: f64,
+    details: &'static str,
 }
 
 struct Timestamp(jiff::Timestamp);
@@ -172,6 +218,8 @@ enum Value<'a> {
     Number(u64),
     /// Milliseconds, written as seconds: whole where they are whole.
     Seconds(u64),
+    /// Written as a whole number where it is one.
+    Float(f64),
     Truth(bool),
     Text(&'a str),
     MaybeText(Option<&'a str>),
@@ -179,6 +227,9 @@ enum Value<'a> {
     Texts(&'a [&'static str]),
     Lines(&'a [String]),
 }
+
+/// Whole numbers below 2^53 are exact in an `f64`.
+const WHOLE_BELOW: f64 = 9_007_199_254_740_992.0;
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -192,6 +243,11 @@ impl Serialize for Payload<'_> {
                 Value::Seconds(ms) => {
                     map.serialize_entry(key, &Duration::from_millis(*ms).as_secs_f64())?;
                 }
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and fits")]
+                Value::Float(number) if number.fract() == 0.0 && number.abs() < WHOLE_BELOW => {
+                    map.serialize_entry(key, &(*number as i64))?;
+                }
+                Value::Float(number) => map.serialize_entry(key, number)?,
                 Value::Truth(truth) => map.serialize_entry(key, truth)?,
                 Value::Text(text) | Value::MaybeText(Some(text)) => {
                     map.serialize_entry(key, text)?;
@@ -246,6 +302,7 @@ struct Kind {
     category: &'static str,
     summary: &'static str,
     outcome: Option<&'static str>,
+    risk_signal: Option<RiskSignal>,
     triggered_by: Option<&'static str>,
 }
 
@@ -255,7 +312,15 @@ const fn kind(
     category: &'static str,
     summary: &'static str,
 ) -> Kind {
-    Kind { event_type, severity, category, summary, outcome: None, triggered_by: None }
+    Kind {
+        event_type,
+        severity,
+        category,
+        summary,
+        outcome: None,
+        risk_signal: None,
+        triggered_by: None,
+    }
 }
 
 impl Kind {
@@ -314,6 +379,7 @@ impl Kind {
             actor,
             resource,
             outcome: self.outcome,
+            risk_signals: self.risk_signal.map(|signal| [signal]),
             request_id,
             triggered_by: self.triggered_by,
         };
@@ -334,142 +400,26 @@ impl Event<'_> {
     /// The event as one line of JSON with its line end. `at` becomes `timestamp`.
     pub fn to_line(&self, at: jiff::Timestamp) -> Vec<u8> {
         match self {
-            Self::RequestProxied { .. } | Self::WebSocketClosed { .. } => self.passed_line(at),
+            Self::RequestProxied { .. }
+            | Self::KratosFlow { .. }
+            | Self::WebSocketClosed { .. } => self.passed_line(at),
             Self::AuthDenied { .. } => self.denied_line(at),
             Self::RequestBlocked { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamUnavailable { .. } => self.refused_line(at),
+            Self::RateLimitBlocked { .. }
+            | Self::ConnectionLimitBlocked { .. }
+            | Self::IpFilterBlocked { .. } => self.limited_line(at),
             Self::ProxyStarted { .. } | Self::ProxyStopped { .. } => self.process_line(at),
             Self::UpstreamHealthChanged { .. } => self.probe_line(at),
-            Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
-        }
-    }
-
-    fn passed_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        match *self {
-            Self::RequestProxied {
-                request,
-                bytes_in,
-                bytes_out,
-                duration_ms,
-                status_code,
-                upstream,
-                websocket,
-            } => kind("request.proxied", "info", "network", "Request passed to the upstream: ")
-                .ended("allowed", Some("proxy"))
-                .of_request(
-                    at,
-                    &request,
-                    &[
-                        ("bytes_in", Value::Number(bytes_in)),
-                        ("bytes_out", Value::Number(bytes_out)),
-                        ("client_ip", Value::Address(request.client)),
-                        ("duration_ms", Value::Number(duration_ms)),
-                        ("method", Value::MaybeText(request.method)),
-                        ("path", Value::MaybeText(request.path)),
-                        ("status_code", Value::Number(status_code.into())),
-                        ("upstream", Value::Text(upstream)),
-                        ("user_id", Value::MaybeText(request.actor.map(|actor| actor.id))),
-                        ("websocket", Value::Truth(websocket)),
-                    ],
-                ),
-            Self::WebSocketClosed {
-                request,
-                bytes_to_client,
-                bytes_to_upstream,
-                duration_ms,
-                reason,
-            } => kind("websocket.closed", "info", "network", "WebSocket tunnel ended: ")
-                .ended("allowed", None)
-                .of_request(
-                    at,
-                    &request,
-                    &[
-                        ("bytes_to_client", Value::Number(bytes_to_client)),
-                        ("bytes_to_upstream", Value::Number(bytes_to_upstream)),
-                        ("duration_ms", Value::Number(duration_ms)),
-                        ("reason", Value::Text(reason)),
-                    ],
-                ),
-            _ => Vec::new(),
-        }
-    }
-
-    fn denied_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        let Self::AuthDenied { request, detail, mode, reason, status_code } = *self else {
-            return Vec::new();
-        };
-        kind("auth.denied", "medium", "auth", "Refused by authentication: ")
-            .ended("blocked", Some("auth_middleware"))
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("client_ip", Value::Address(request.client)),
-                    ("detail", Value::Text(detail)),
-                    ("method", Value::MaybeText(request.method)),
-                    ("mode", Value::Text(mode)),
-                    ("path", Value::MaybeText(request.path)),
-                    ("reason", Value::Text(reason)),
-                    ("status_code", Value::Number(status_code.into())),
-                ],
-            )
-    }
-
-    fn refused_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        match *self {
-            Self::RequestBlocked { request, blocked_by, reason, status_code } => {
-                kind("request.blocked", "medium", "policy", "Refused before the upstream: ")
-                    .ended("blocked", Some(blocked_by))
-                    .of_request(
-                        at,
-                        &request,
-                        &[
-                            ("blocked_by", Value::Text(blocked_by)),
-                            ("client_ip", Value::Address(request.client)),
-                            ("method", Value::MaybeText(request.method)),
-                            ("path", Value::MaybeText(request.path)),
-                            ("reason", Value::Text(reason)),
-                            ("status_code", Value::Number(status_code.into())),
-                        ],
-                    )
+            Self::RateLimitStoreFallback { .. } | Self::RateLimitStoreRecovered => {
+                self.store_line(at)
             }
-            Self::UpstreamTimeout { request, timeout_ms } => kind(
-                "upstream.timeout",
-                "medium",
-                "network",
-                "The upstream did not answer in time: ",
-            )
-            .ended("failed", Some("proxy"))
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("client_ip", Value::Address(request.client)),
-                    ("method", Value::MaybeText(request.method)),
-                    ("path", Value::MaybeText(request.path)),
-                    ("timeout_seconds", Value::Seconds(timeout_ms)),
-                ],
-            ),
-            Self::UpstreamUnavailable { request, error, upstream } => kind(
-                "upstream.unavailable",
-                "high",
-                "network",
-                "The upstream gave no valid answer: ",
-            )
-            .ended("failed", Some("proxy"))
-            .of_request(
-                at,
-                &request,
-                &[
-                    ("client_ip", Value::Address(request.client)),
-                    ("error", Value::Text(error)),
-                    ("method", Value::MaybeText(request.method)),
-                    ("path", Value::MaybeText(request.path)),
-                    ("upstream", Value::Text(upstream)),
-                ],
-            ),
-            _ => Vec::new(),
+            Self::ConfigReloaded { .. } | Self::ConfigReloadFailed { .. } => self.config_line(at),
+            Self::AuthProviderUnavailable { .. }
+            | Self::AuthProviderRecovered { .. }
+            | Self::AuthJwksRefresh { .. }
+            | Self::AuthJwksError { .. } => self.provider_line(at),
         }
     }
 
@@ -507,71 +457,6 @@ impl Event<'_> {
                         ("reason", Value::Text(reason)),
                         ("tunnels_closed", Value::Number(*tunnels_closed)),
                         ("uptime_seconds", Value::Number(*uptime_seconds)),
-                    ],
-                )
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn probe_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        let Self::UpstreamHealthChanged {
-            consecutive,
-            last_error,
-            new_status,
-            previous_status,
-            upstream_url,
-        } = *self
-        else {
-            return Vec::new();
-        };
-        let (severity, summary) = match new_status {
-            "failing" => ("high", "The upstream fails its health probe: "),
-            _ => ("info", "The upstream passes its health probe: "),
-        };
-        kind("upstream.health_changed", severity, "network", summary).of_system(
-            at,
-            upstream_url,
-            &[
-                ("consecutive", Value::Number(consecutive.into())),
-                ("last_error", Value::MaybeText(last_error)),
-                ("new_status", Value::Text(new_status)),
-                ("previous_status", Value::Text(previous_status)),
-                ("upstream_url", Value::Text(upstream_url)),
-            ],
-        )
-    }
-
-    fn config_line(&self, at: jiff::Timestamp) -> Vec<u8> {
-        match self {
-            Self::ConfigReloaded { config_path, duration_ms, restart_required, trigger_source } => {
-                kind("config.reloaded", "info", "audit", "The configuration was reloaded from ")
-                    .of_config(
-                        at,
-                        config_path,
-                        &[
-                            ("config_path", Value::Text(config_path)),
-                            ("duration_ms", Value::Number(*duration_ms)),
-                            ("restart_required", Value::Texts(restart_required)),
-                            ("trigger_source", Value::Text(trigger_source)),
-                        ],
-                    )
-            }
-            Self::ConfigReloadFailed { config_path, reason, trigger_source, validation_errors } => {
-                kind(
-                    "config.reload_failed",
-                    "medium",
-                    "audit",
-                    "The new configuration was not taken: ",
-                )
-                .of_config(
-                    at,
-                    config_path,
-                    &[
-                        ("config_path", Value::Text(config_path)),
-                        ("reason", Value::Text(reason)),
-                        ("trigger_source", Value::Text(trigger_source)),
-                        ("validation_errors", Value::Lines(validation_errors)),
                     ],
                 )
             }

@@ -5,8 +5,8 @@
 //! ```text
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
-//!      └──────────┼────────┴── control   tokio, reqwest and notify live here and nowhere else
-//!    config ──────┘          shared by both: refusal, event, metrics, published, process
+//!      └──────────┼────────┴── control   tokio, reqwest, redis and notify live here and nowhere else
+//!    config ──────┘          shared by both: refusal, event, metrics, published, providers, question, shared_store, process
 //! ```
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
@@ -29,9 +29,12 @@ pub mod demo;
 pub mod event;
 pub mod metrics;
 pub mod process;
+pub mod providers;
 pub mod proxy;
 pub mod published;
+pub mod question;
 pub mod refusal;
 pub mod server;
+pub mod shared_store;
 mod sys;
 pub mod wire;

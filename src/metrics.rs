@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::admission::limit::Limits;
+
 pub use text::render;
 
 /// A number with one writing thread and any number of readers.
@@ -85,6 +87,8 @@ pub enum CloseReason {
     UpstreamReset,
     /// Liveness ended one leg.
     DeadPeer,
+    /// The credential ended.
+    Expired,
     /// Closed by the paced drain.
     Drained,
     /// Closed at once at shutdown.
@@ -95,12 +99,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ClientClosed,
         Self::UpstreamClosed,
         Self::ClientReset,
         Self::UpstreamReset,
         Self::DeadPeer,
+        Self::Expired,
         Self::Drained,
         Self::Shutdown,
         Self::ConnectionError,
@@ -114,12 +119,16 @@ impl CloseReason {
             Self::ClientReset => "client_reset",
             Self::UpstreamReset => "upstream_reset",
             Self::DeadPeer => "dead_peer",
+            Self::Expired => "expired",
             Self::Drained => "drained",
             Self::Shutdown => "shutdown",
             Self::ConnectionError => "connection_error",
         }
     }
 }
+
+/// The values of the label `limit_type`, in the order of their counters.
+pub const LIMIT_TYPES: [&str; 4] = ["ip", "user", "ip_connections", "user_connections"];
 
 /// The counters of one core.
 #[derive(Debug, Default)]
@@ -130,6 +139,7 @@ impl CloseReason {
 pub struct CoreMetrics {
     pub connections_accepted: Counter,
     pub connections_over_limit: Counter,
+    pub connections_proxy_protocol: Counter,
     pub task_panics: Counter,
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
@@ -137,12 +147,17 @@ pub struct CoreMetrics {
     pub handshake: Histogram,
     pub to_upstream_bytes: Counter,
     pub to_client_bytes: Counter,
-    pub closed: [Counter; 8],
+    pub closed: [Counter; 9],
     pub refusals: Labelled,
     pub requests: Labelled,
+    pub rate_limit_hits: [Counter; 4],
     pub connect_failures: Labelled,
     pub upstream_errors: Counter,
     pub upstream_timeouts: Counter,
+    pub auth_allowed: Counter,
+    pub auth_blocked: Counter,
+    pub jwt_cache_hits: Counter,
+    pub jwt_cache_misses: Counter,
 }
 
 impl CoreMetrics {
@@ -157,6 +172,14 @@ impl CoreMetrics {
     pub fn tunnel_closed(&self, reason: CloseReason) {
         self.tunnels_closed.add(1);
         if let Some(counter) = self.closed.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a refusal by a limit, by the `limit_type` of its event.
+    pub fn rate_limit_hit(&self, limit_type: &str) {
+        let place = LIMIT_TYPES.iter().position(|known| *known == limit_type);
+        if let Some(counter) = place.and_then(|place| self.rate_limit_hits.get(place)) {
             counter.add(1);
         }
     }
@@ -176,6 +199,9 @@ impl CoreMetrics {
 pub struct ControlMetrics {
     pub reloads_ok: Counter,
     pub reloads_failed: Counter,
+    pub kratos_cache_hits: Counter,
+    pub kratos_cache_misses: Counter,
+    pub kratos_cache_merged: Counter,
 }
 
 /// The counters of the event writer; several threads count drops.
@@ -185,6 +211,7 @@ pub struct ControlMetrics {
     reason = "each field is the metric of its name in section 12 of the contract"
 )]
 pub struct EventLogMetrics {
+    pub waiting_bytes: AtomicU64,
     pub queue_full: AtomicU64,
     pub write_error: AtomicU64,
 }
@@ -198,6 +225,8 @@ pub struct Metrics {
     pub control: Arc<ControlMetrics>,
     /// Of the event writer.
     pub event_log: Arc<EventLogMetrics>,
+    /// The buckets, which count themselves; empty until they are there.
+    pub limits: OnceLock<Arc<Limits>>,
 }
 
 impl Metrics {
@@ -207,6 +236,7 @@ impl Metrics {
             cores: (0..workers).map(|_| Arc::default()).collect(),
             control: Arc::default(),
             event_log: Arc::default(),
+            limits: OnceLock::new(),
         }
     }
 }

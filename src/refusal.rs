@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::config::Config;
+use crate::event::{Event, RequestFacts};
 use crate::wire::request::RequestError;
 use crate::wire::response::ResponseError;
 use crate::wire::upgrade::UpgradeError;
@@ -27,6 +29,17 @@ pub enum Refusal {
     NotFound,
     /// `CONNECT`, `TRACE`, or another method than GET and HEAD on an own endpoint.
     MethodNotAllowed,
+    /// `ip_filter` does not let this client address in.
+    IpFiltered,
+    /// The bucket of the client or of the user has no token.
+    RateLimited {
+        /// Whose bucket.
+        limit: Limit,
+        /// As in `Retry-After`.
+        retry_after_seconds: u64,
+    },
+    /// The client or the user has as many tunnels as it may.
+    ConnectionLimited(Limit),
     /// The head did not arrive within `server.read_timeout`.
     RequestTimeout,
     /// `Expect` asks for something else than `100-continue`.
@@ -218,6 +231,33 @@ impl Denial {
     }
 }
 
+/// Whose limit it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Of the client address.
+    Ip,
+    /// Of the user.
+    User,
+}
+
+impl Limit {
+    /// `limit_type` of a bucket, and the label `scope`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::User => "user",
+        }
+    }
+
+    /// `limit_type` of a count of tunnels.
+    pub fn connections_word(self) -> &'static str {
+        match self {
+            Self::Ip => "ip_connections",
+            Self::User => "user_connections",
+        }
+    }
+}
+
 /// Which event a refusal writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalEvent {
@@ -232,6 +272,10 @@ pub enum RefusalEvent {
         /// `reason`
         reason: DenialReason,
     },
+    /// `rate_limit.blocked` with this `limit_type`.
+    RateLimitBlocked(&'static str),
+    /// `ip_filter.blocked`.
+    IpFilterBlocked,
     /// `upstream.unavailable`.
     UpstreamUnavailable,
     /// `upstream.timeout`.
@@ -251,11 +295,14 @@ pub struct Answer {
     pub message: &'static str,
     /// Header lines that belong to this answer, each ending in CRLF.
     pub header_lines: &'static str,
+    /// `Retry-After` and `retry_after_seconds` in the body; 0 = neither.
+    pub retry_after_seconds: u64,
     /// The event.
     pub event: RefusalEvent,
 }
 
 const FOREIGN_ORIGIN: &str = "this origin may not open a WebSocket here";
+const FILTERED: &str = "your IP address is not permitted to access this resource";
 const UNREACHED: &str = "the upstream application could not be reached";
 const INVALID: &str = "the upstream application sent an invalid response";
 const LATE: &str = "the upstream application did not respond in time";
@@ -273,6 +320,7 @@ fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
@@ -301,12 +349,20 @@ impl Refusal {
             Self::OriginNotAllowed => {
                 (403, "origin_not_allowed", FOREIGN_ORIGIN, RefusalEvent::Blocked("origin"))
             }
+            Self::IpFiltered => (403, "forbidden", FILTERED, RefusalEvent::IpFilterBlocked),
             Self::NotFound => (404, "not_found", "", RefusalEvent::None),
             Self::MethodNotAllowed => (405, "method_not_allowed", "", http),
             Self::RequestTimeout => (408, "request_timeout", "", http),
             Self::ExpectationFailed => (417, "expectation_failed", "", http),
             Self::UnsupportedWebSocketVersion => {
                 (426, "unsupported_websocket_version", "", websocket)
+            }
+            Self::RateLimited { limit, .. } => {
+                (429, "rate_limit_exceeded", "", RefusalEvent::RateLimitBlocked(limit.word()))
+            }
+            Self::ConnectionLimited(limit) => {
+                let event = RefusalEvent::RateLimitBlocked(limit.connections_word());
+                (429, "connection_limit_exceeded", "", event)
             }
             Self::HeadersTooLarge => (431, "headers_too_large", "", http),
             Self::InternalError => (500, "internal_error", "", http),
@@ -332,7 +388,12 @@ impl Refusal {
             }
             _ => "",
         };
-        Answer { status, phrase: phrase(status), code, message, header_lines, event }
+        let retry_after_seconds = match self {
+            Self::RateLimited { retry_after_seconds, .. } => retry_after_seconds,
+            _ => 0,
+        };
+        let phrase = phrase(status);
+        Answer { status, phrase, code, message, header_lines, retry_after_seconds, event }
     }
 
     /// What went wrong with the upstream, for the `error` of `upstream.unavailable`.
@@ -353,6 +414,13 @@ pub struct ErrorBody<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'static str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    retry_after_seconds: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Answer {
@@ -366,12 +434,22 @@ impl Answer {
         close: bool,
         policy_lines: &[u8],
     ) {
-        let body =
-            ErrorBody { error: self.code, status: self.status, message: self.message, request_id };
+        let body = ErrorBody {
+            error: self.code,
+            status: self.status,
+            message: self.message,
+            request_id,
+            retry_after_seconds: self.retry_after_seconds,
+        };
         // A body of fixed texts and a checked identifier always serialises.
         let mut body = serde_json::to_vec(&body).unwrap_or_default();
         body.push(b'\n');
-        let mut number = itoa::Buffer::new();
+        let (mut number, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let retry_after = match self.retry_after_seconds {
+            0 => ["", "", ""],
+            wait => ["Retry-After: ", seconds.format(wait), "\r\n"],
+        };
+        let [retry_name, retry_seconds, retry_end] = retry_after;
         for part in [
             "HTTP/1.1 ",
             number.format(self.status),
@@ -383,6 +461,9 @@ impl Answer {
             request_id,
             "\r\n",
             self.header_lines,
+            retry_name,
+            retry_seconds,
+            retry_end,
         ] {
             out.extend_from_slice(part.as_bytes());
         }
@@ -428,6 +509,52 @@ impl Refusal {
     /// The upstream did not do in time what it had `limit` for.
     pub fn upstream_timeout(limit: std::time::Duration) -> Self {
         Self::UpstreamTimeout { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// Whether a limit of the user, not of the address, refused.
+    pub fn is_of_user(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited { limit: Limit::User, .. } | Self::ConnectionLimited(Limit::User)
+        )
+    }
+
+    /// The event of a refusal by a limit. `identifier` is the key of the bucket or count: the address or its block, or the user.
+    pub fn limit_event<'a>(
+        self,
+        request: RequestFacts<'a>,
+        identifier: &'a str,
+        config: &Config,
+    ) -> Option<Event<'a>> {
+        match self {
+            Self::RateLimited { limit, retry_after_seconds } => {
+                let allowance = match limit {
+                    Limit::Ip => config.rate_limit.per_ip,
+                    Limit::User => config.rate_limit.per_user,
+                };
+                Some(Event::RateLimitBlocked {
+                    request,
+                    burst: allowance.burst,
+                    identifier,
+                    limit_type: limit.word(),
+                    requests_per_second: allowance.requests_per_second,
+                    retry_after_seconds,
+                })
+            }
+            Self::ConnectionLimited(limit) => {
+                let quota = match limit {
+                    Limit::Ip => config.tunnel_quota.per_ip,
+                    Limit::User => config.tunnel_quota.per_user,
+                };
+                Some(Event::ConnectionLimitBlocked {
+                    request,
+                    identifier,
+                    limit: quota.unwrap_or_default(),
+                    limit_type: limit.connections_word(),
+                })
+            }
+            _ => None,
+        }
     }
 
     /// The timeout that struck, in milliseconds, for `upstream.timeout`.
@@ -567,6 +694,9 @@ mod tests {
             Refusal::OriginNotAllowed,
             Refusal::NotFound,
             Refusal::MethodNotAllowed,
+            Refusal::IpFiltered,
+            Refusal::RateLimited { limit: Limit::Ip, retry_after_seconds: 3 },
+            Refusal::ConnectionLimited(Limit::User),
             Refusal::RequestTimeout,
             Refusal::ExpectationFailed,
             Refusal::UnsupportedWebSocketVersion,
@@ -587,6 +717,9 @@ mod tests {
                 | Refusal::OriginNotAllowed
                 | Refusal::NotFound
                 | Refusal::MethodNotAllowed
+                | Refusal::IpFiltered
+                | Refusal::RateLimited { .. }
+                | Refusal::ConnectionLimited(_)
                 | Refusal::RequestTimeout
                 | Refusal::ExpectationFailed
                 | Refusal::UnsupportedWebSocketVersion
@@ -607,18 +740,17 @@ mod tests {
         for refusal in every_refusal() {
             let answer = refusal.answer();
             let row = format!("| {} | `{}` |", answer.status, answer.code);
-            let found = readme.lines().find(|line| line.starts_with(&row));
+            let mut rows = readme.lines().filter(|line| line.starts_with(&row));
             let event = match answer.event {
                 RefusalEvent::None => "–",
                 RefusalEvent::Blocked(_) => "request.blocked",
                 RefusalEvent::AuthDenied { .. } => "auth.denied",
+                RefusalEvent::RateLimitBlocked(_) => "rate_limit.blocked",
+                RefusalEvent::IpFilterBlocked => "ip_filter.blocked",
                 RefusalEvent::UpstreamUnavailable => "upstream.unavailable",
                 RefusalEvent::UpstreamTimeout => "upstream.timeout",
             };
-            assert!(
-                found.is_some_and(|line| line.contains(event)),
-                "README.md lacks {row} … {event}"
-            );
+            assert!(rows.any(|line| line.contains(event)), "README.md lacks {row} … {event}");
         }
     }
 
@@ -630,8 +762,30 @@ mod tests {
         let body = "{\"error\":\"request_timeout\",\"status\":408,\"request_id\":\"req_A\"}\n";
         assert!(text.ends_with(&format!("Connection: close\r\n\r\n{body}")), "{text}");
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
+        assert!(!text.contains("Retry-After"), "{text}");
         out.clear();
         Refusal::RequestTimeout.answer().write(&mut out, "req_A", true, false, b"X: y\r\n");
         assert!(out.ends_with(b"\r\nX-Request-ID: req_A\r\nX: y\r\n\r\n"));
+    }
+
+    #[test]
+    fn retry_after_is_the_same_number_in_header_and_body() {
+        let mut out = Vec::new();
+        let refusal = Refusal::RateLimited { limit: Limit::User, retry_after_seconds: 86_400 };
+        refusal.answer().write(&mut out, "req_A", false, true, b"");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 94\r\n\
+             X-Request-ID: req_A\r\nRetry-After: 86400\r\nConnection: close\r\n\r\n\
+             {\"error\":\"rate_limit_exceeded\",\"status\":429,\"request_id\":\"req_A\",\"retry_after_seconds\":86400}\n"
+        );
+        out.clear();
+        Refusal::ConnectionLimited(Limit::Ip).answer().write(&mut out, "req_A", false, true, b"");
+        let text = String::from_utf8_lossy(&out);
+        assert!(!text.contains("Retry-After") && !text.contains("retry_after"), "{text}");
+        assert_eq!(
+            Refusal::ConnectionLimited(Limit::Ip).answer().event,
+            RefusalEvent::RateLimitBlocked("ip_connections")
+        );
     }
 }

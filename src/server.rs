@@ -7,20 +7,23 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admission::policy::Policy;
 use crate::clock;
-use crate::config::Config;
-use crate::control::{self, ControlParts, Origin};
+use crate::config::{Config, RateLimitStore};
+use crate::control::{self, ControlParts, Origin, StoreParts};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
 use crate::process::{Phase, Process, VERSION};
+use crate::providers::{self, ProviderQuestions};
 use crate::proxy::core::{Command, CoreParts, prepare_listener};
+use crate::proxy::limited::SharedLimits;
 use crate::published::Published;
+use crate::shared_store::Store;
 
 use seat::{RunningCore, Seat, seat_cores, usable_cpus};
 
@@ -128,12 +131,17 @@ impl Server {
         let metrics = Arc::new(Metrics::new(workers));
         let (events, writer) =
             event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
-        let addresses =
-            control::first_addresses(&config.upstream.target).map_err(StartError::Thread)?;
-        let policy = Published::new(Policy::new(config, addresses));
+        let (upstream, kratos) = control::first_addresses(&config).map_err(StartError::Thread)?;
+        let policy = Published::new(Policy::new(config, upstream, kratos));
         let process = Process::new(started, listen, workers, driver, connections_max);
-        let parts = CoreParts { number: 0, mode, process: Arc::new(process), metrics, events };
-        let server = Self::serve(parts, policy, origin, seats, listeners, writer)?;
+        let (providers, questions) = providers::connect();
+        let (limits, store) = shared_limits(&policy.current().config, started);
+        // Only this thread sets it.
+        let _ = metrics.limits.set(Arc::clone(&limits.buckets));
+        let process = Arc::new(process);
+        let parts = CoreParts { number: 0, mode, process, metrics, events, providers, limits };
+        let control = (origin, questions, store);
+        let server = Self::serve(parts, policy, control, seats, listeners, writer)?;
         server.announce();
         Ok(server)
     }
@@ -142,7 +150,7 @@ impl Server {
     fn serve(
         parts: CoreParts,
         policy: Published<Policy>,
-        origin: Option<Origin>,
+        (origin, questions, store): (Option<Origin>, ProviderQuestions, Option<StoreParts>),
         seats: Vec<Seat>,
         listeners: Vec<TcpListener>,
         writer: EventWriter,
@@ -159,6 +167,9 @@ impl Server {
             events: parts.events.clone(),
             metrics: Arc::clone(&parts.metrics.control),
             process: Arc::clone(&parts.process),
+            keys: parts.providers.keys.clone(),
+            questions: Some(questions),
+            store,
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;
@@ -182,20 +193,21 @@ impl Server {
     fn announce(&self) {
         self.process.enter(Phase::Ready);
         let policy = self.policy.current();
-        tracing::info!(listen = %self.process.listen, upstream = &*policy.upstream_url, "serving");
+        tracing::info!(listen = %self.process.listen, upstream = &*policy.upstream.url, "serving");
         let event = Event::ProxyStarted {
             driver: self.process.driver.name,
             driver_reason: &self.process.driver.reason,
             listen: self.process.listen.to_string(),
             security_headers_enabled: policy.config.security_headers.enabled,
-            upstream: &policy.upstream_url,
+            upstream: &policy.upstream.url,
             version: VERSION,
             workers: self.process.workers,
         };
         self.events.send(&event, clock::wall());
     }
 
-    /// Serves until a signal, then drains. Returns the exit code: 0, or 128 + n when a second signal n cut it short.
+    /// Serves until a signal, then drains. Returns the exit code: 0, 128 + n when a second signal n cut it
+    /// short, 1 when every core has ended by itself.
     pub fn run(self) -> u8 {
         // Every core says once that it has ended, whatever ended it.
         let mut running = self.cores.len();
@@ -205,6 +217,11 @@ impl Server {
                 Ok(Notice::CoreEnded(ended)) => {
                     running -= 1;
                     tracing::error!(error = ?ended.err(), "a core ended before the shutdown");
+                    if running == 0 {
+                        // Nothing is served any more; whoever supervises the process starts it again.
+                        self.finish("no core is left", 0);
+                        return 1;
+                    }
                 }
                 // Impossible while this thread holds a sender; then there is nothing left to wait for.
                 Err(_) => break libc::SIGTERM,
@@ -246,6 +263,19 @@ impl Server {
         self.events.send(&event, clock::wall());
         tracing::info!(reason, tunnels_closed, uptime_seconds, "stopped");
         self.writer.finish(EVENTS_END);
+    }
+}
+
+/// The limits of the process, and for a shared store the control thread's end of it.
+fn shared_limits(config: &Config, epoch: Instant) -> (SharedLimits, Option<StoreParts>) {
+    let alone = SharedLimits::alone(config.rate_limit.max_keys, epoch);
+    match &config.rate_limit.store {
+        RateLimitStore::Memory => (alone, None),
+        RateLimitStore::Redis(settings) => {
+            let (store, questions) = Store::new(settings.fallback);
+            let parts = StoreParts { settings: settings.clone(), questions };
+            (SharedLimits { store: Some(store), ..alone }, Some(parts))
+        }
     }
 }
 

@@ -4,13 +4,19 @@ use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
+use vibewarden::admission::jwt;
 use vibewarden::config;
+use vibewarden::proxy;
 use vibewarden::wire::oracle;
 
-/// Mutations of the bytes of a message, and of a configuration, which takes far longer to read. Each has a seed, which a
-/// failure prints.
+/// Mutations of the bytes of a message, of a token and of a configuration, which take longer to judge. Each has a seed,
+/// which a failure prints.
 const MESSAGE_MUTATIONS: u64 = 20_000;
+const TOKEN_MUTATIONS: u64 = 4_000;
 const CONFIG_MUTATIONS: u64 = 2_000;
+
+/// Mutations of the bytes of a connection, each of which is served three times.
+const STREAM_MUTATIONS: u64 = 2_000;
 
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[
@@ -57,6 +63,18 @@ const PIECES: &[&[u8]] = &[
     b"TE: trailers\r\n",
     b"Via: 1.0 a\r\n",
     b"Expect: 100-continue\r\n",
+    b"\"",
+    b"\\u0065",
+    b"null",
+    b"1e400",
+    b"-1",
+    b"[\"a\",[\"b\"]]",
+    b"\"alg\":\"none\",",
+    b"\"alg\":\"EdDSA\",",
+    b"\"crit\":[],",
+    b"\"exp\":1749999980,",
+    b"\"nbf\":1750000031,",
+    b"\"aud\":[\"b\",\"a\"],",
 ];
 
 #[test]
@@ -72,6 +90,24 @@ fn response_heads() {
 #[test]
 fn chunked_content() {
     check("chunked", 15, MESSAGE_MUTATIONS, oracle::chunked);
+}
+
+#[test]
+fn tokens() {
+    check("token", 15, TOKEN_MUTATIONS, |data| {
+        jwt::oracle::token(data);
+        jwt::oracle::library_agrees(data);
+    });
+}
+
+#[test]
+fn proxy_headers() {
+    check("proxy_protocol", 20, MESSAGE_MUTATIONS, oracle::proxy_protocol);
+}
+
+#[test]
+fn request_streams() {
+    check("request_stream", 60, STREAM_MUTATIONS, proxy::oracle::request_stream);
 }
 
 #[test]

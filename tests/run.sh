@@ -33,6 +33,7 @@ command -v ip >/dev/null || packages+=(iproute2)
 command -v curl >/dev/null || packages+=(curl)
 command -v wrk >/dev/null || packages+=(wrk)
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || packages+=(nginx)
+command -v redis-server >/dev/null || packages+=(redis-server)
 if ((${#packages[@]})); then
     say "installing ${packages[*]}"
     root=()

@@ -18,6 +18,11 @@ pub(crate) enum Failure {
         /// Start of what came instead.
         answer: String,
     },
+    /// The client side got something else than the refusal that was due.
+    Refusal {
+        /// Start of what came instead.
+        answer: String,
+    },
     /// The client side got something else than the plain answer it asked for.
     Answer {
         /// What came instead, its start.
@@ -73,6 +78,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Io { doing, error } => write!(out, "{doing}: {error}"),
             Self::Handshake { answer } => write!(out, "no valid 101: {answer:?}"),
+            Self::Refusal { answer } => write!(out, "not refused as it should: {answer:?}"),
             Self::Answer { start } => write!(out, "not the 200 asked for: {start:?}"),
             Self::Corrupt { kind, at } => write!(out, "wrong bytes on {kind} at {at}"),
             Self::Ended { kind } => write!(out, "{kind} ended by itself"),

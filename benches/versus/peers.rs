@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use crate::credentials::{AUDIENCE, ISSUER, KEY, KEYS_PORT, PUBLIC_KEY_FILE, key_hash};
+use crate::rows::{Check, Work};
+
+mod checks;
+
 /// Which part a peer plays in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -35,6 +40,8 @@ pub(crate) struct Peer {
     log_off: Settings,
     /// `None`: writes no access log.
     log_on: Option<Settings>,
+    /// What each check that it can do puts into the configuration.
+    checks: fn(Check) -> Option<Settings>,
 }
 
 /// The ground on which a peer stands.
@@ -45,8 +52,8 @@ pub(crate) struct Place<'a> {
     pub(crate) port: u16,
     /// Port of the application.
     pub(crate) upstream_port: u16,
-    /// With an access log.
-    pub(crate) access_log: bool,
+    /// What it is to do.
+    pub(crate) work: Work,
 }
 
 const NGINX: Peer = Peer {
@@ -60,6 +67,7 @@ const NGINX: Peer = Peer {
     settings: &[("buffers", "")],
     log_off: &[("access_log", "access_log off;")],
     log_on: Some(&[("access_log", "access_log {{dir}}/access.log;")]),
+    checks: checks::nginx,
 };
 
 const HAPROXY: Peer = Peer {
@@ -76,6 +84,7 @@ const HAPROXY: Peer = Peer {
         ("log_target", "log stdout format raw local0 info"),
         ("access_log", "log global\n    option httplog"),
     ]),
+    checks: checks::haproxy,
 };
 
 const OWN: Peer = Peer {
@@ -89,6 +98,7 @@ const OWN: Peer = Peer {
     settings: &[("driver", "io_uring")],
     log_off: &[("access_log", "false")],
     log_on: Some(&[("access_log", "true")]),
+    checks: checks::own,
 };
 
 /// All peers in the order of a round.
@@ -106,6 +116,7 @@ pub(crate) const PEERS: [Peer; 10] = [
         settings: &[],
         log_off: &[],
         log_on: None,
+        checks: checks::none,
     },
     NGINX,
     Peer {
@@ -140,6 +151,7 @@ pub(crate) const PEERS: [Peer; 10] = [
         settings: &[],
         log_off: &[("access_log", "")],
         log_on: Some(&[("access_log", "log {\n\t\toutput file {{dir}}/access.log\n\t}")]),
+        checks: checks::none,
     },
     Peer {
         name: "envoy",
@@ -163,20 +175,22 @@ pub(crate) const PEERS: [Peer; 10] = [
             "access_log",
             "access_log: [{ name: file, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {{dir}}/access.log } }]",
         )]),
+        checks: checks::none,
     },
 ];
 
 impl Peer {
-    /// Whether it can write an access log.
-    pub(crate) fn has_access_log(&self) -> bool {
-        self.log_on.is_some()
+    /// Whether it has what the work needs: an access log, a check.
+    pub(crate) fn can_do(&self, work: Work) -> bool {
+        (self.log_on.is_some() || !work.access_log()) && (self.checks)(work.check()).is_some()
     }
 
     /// Puts the place and the peer's own settings into a text.
     pub(crate) fn fill(&self, text: &str, place: &Place<'_>) -> String {
-        let log = if place.access_log { self.log_on.unwrap_or(&[]) } else { self.log_off };
+        let log = if place.work.access_log() { self.log_on.unwrap_or(&[]) } else { self.log_off };
         let mut text = text.to_owned();
-        for (name, value) in self.settings.iter().chain(log) {
+        let check = (self.checks)(place.work.check()).unwrap_or(&[]);
+        for (name, value) in self.settings.iter().chain(log).chain(check) {
             text = text.replace(&format!("{{{{{name}}}}}"), value);
         }
         let dir = place.dir.display().to_string();
@@ -191,6 +205,12 @@ impl Peer {
             ("listen", format!("127.0.0.1:{}", place.port)),
             ("upstream_host", "127.0.0.1".to_owned()),
             ("upstream_port", place.upstream_port.to_string()),
+            ("key", KEY.to_owned()),
+            ("key_hash", key_hash()),
+            ("issuer", ISSUER.to_owned()),
+            ("audience", AUDIENCE.to_owned()),
+            ("key_set", format!("http://127.0.0.1:{KEYS_PORT}/keys")),
+            ("public_key", place.dir.join(PUBLIC_KEY_FILE).display().to_string()),
             ("upstream", format!("127.0.0.1:{}", place.upstream_port)),
         ];
         for (name, value) in of_place {

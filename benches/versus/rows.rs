@@ -2,6 +2,24 @@
 
 use crate::load::Close;
 
+/// What a proxy checks before it passes an upgrade on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Nothing.
+    None,
+    /// An API key, known by its SHA-256.
+    Key,
+    /// A signed token.
+    Token {
+        /// Each handshake has another, else all have the same.
+        new: bool,
+    },
+    /// An API key and rates, which nobody exceeds.
+    Limited,
+    /// A rate, which everybody exceeds.
+    Storm,
+}
+
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -11,7 +29,11 @@ pub(crate) enum Work {
         close: Close,
         /// With an access log line each.
         access_log: bool,
+        /// What the proxy asks for before.
+        check: Check,
     },
+    /// Upgrades that the limiter refuses.
+    Storm,
     /// Small messages out and back.
     Echo,
     /// One direction as fast as it goes.
@@ -61,22 +83,48 @@ const fn bulk(name: &'static str, heading: &'static str, to_client: bool, tunnel
     Row { name, heading, work: Work::Bulk { to_client, tunnels } }
 }
 
+const fn checked(name: &'static str, heading: &'static str, check: Check) -> Row {
+    let access_log = matches!(check, Check::Limited);
+    Row { name, heading, work: Work::Handshake { close: Close::Reset, access_log, check } }
+}
+
 /// All rows in the order of the report.
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 19] = [
     Row {
         name: "handshake",
         heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
-        work: Work::Handshake { close: Close::Reset, access_log: false },
+        work: Work::Handshake { close: Close::Reset, access_log: false, check: Check::None },
     },
     Row {
         name: "handshake-fin",
         heading: "Handshakes, closed by the client with FIN",
-        work: Work::Handshake { close: Close::Fin, access_log: false },
+        work: Work::Handshake { close: Close::Fin, access_log: false, check: Check::None },
     },
     Row {
         name: "handshake-log",
         heading: "Handshakes, reset by the client, with an access log to a file",
-        work: Work::Handshake { close: Close::Reset, access_log: true },
+        work: Work::Handshake { close: Close::Reset, access_log: true, check: Check::None },
+    },
+    checked("handshake-key", "Handshakes with an API key, reset by the client", Check::Key),
+    checked(
+        "handshake-jwt",
+        "Handshakes with a token (RS256), always the same",
+        Check::Token { new: false },
+    ),
+    checked(
+        "handshake-jwt-new",
+        "Handshakes with a token (RS256), each with another",
+        Check::Token { new: true },
+    ),
+    checked(
+        "handshake-limited",
+        "Handshakes with an API key, rate limits and an access log to a file",
+        Check::Limited,
+    ),
+    Row {
+        name: "storm",
+        heading: "Upgrades refused by the rate limit: accept, 429, closed by the proxy; 64 at a time",
+        work: Work::Storm,
     },
     Row { name: "echo", heading: "Echo: 64 tunnels, 64 B out and back", work: Work::Echo },
     bulk("bulk-down-1", "Bulk upstream → client, 1 tunnel", true, 1),
@@ -108,11 +156,25 @@ pub(crate) const ROWS: [Row; 14] = [
 ];
 
 impl Work {
+    /// What the proxy checks.
+    pub(crate) fn check(self) -> Check {
+        match self {
+            Self::Handshake { check, .. } => check,
+            Self::Storm => Check::Storm,
+            _ => Check::None,
+        }
+    }
+
+    /// Whether the proxy writes an access log.
+    pub(crate) fn access_log(self) -> bool {
+        matches!(self, Self::Handshake { access_log: true, .. })
+    }
+
     /// The figures that a sample of this work has, most important first.
     pub(crate) fn figures(self) -> Vec<Figure> {
         let busy = figure("busy_percent", "core busy %", false, 0);
         match self {
-            Self::Handshake { .. } => vec![
+            Self::Handshake { .. } | Self::Storm => vec![
                 figure("cpu_us", "CPU µs each", true, 1),
                 figure("user_us", "user µs", true, 1),
                 figure("per_second", "per second", false, 0),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,10 +13,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::account::{self, Cpu};
+use crate::credentials::Credentials;
 use crate::failure::{Doing as _, Failure};
-use crate::load::{Counts, Load, Purpose, loopback};
+use crate::load::head::{self, Application};
+use crate::load::{Close, Counts, Load, Purpose, loopback};
 use crate::peers::{Peer, Place};
-use crate::rows::Work;
+use crate::rows::{Check, Work};
 
 const PROXY_PORT: u16 = 8080;
 const UPSTREAM_PORT: u16 = 9000;
@@ -30,6 +33,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Before anything is measured: TCP windows, pools, branch predictors.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// A refusal comes sooner; when there is none, the request waits for the application, which does not run yet.
+const REFUSAL_WAIT: Duration = Duration::from_secs(3);
 /// Content compared in full after the measured time.
 const CHECKED_BYTES: u64 = 10_000_000;
 /// After the last answer nothing may come for this long.
@@ -99,23 +104,24 @@ pub(crate) fn take(
     core.set(extent.load_core);
     sched_setaffinity(None, &core).doing("sched_setaffinity")?;
     let mut load = Load::new(loopback(UPSTREAM_PORT), loopback(PROXY_PORT))?;
-    let access_log = matches!(work, Work::Handshake { access_log: true, .. });
-    let mut proxy = Proxy::start(
-        peer,
-        extent,
-        &Place { dir, port: PROXY_PORT, upstream_port: UPSTREAM_PORT, access_log },
-    )?;
+    let credentials = Credentials::prepare(work.check(), begun_max(work, extent), dir)?;
+    load.fields = credentials.good;
+    let place = Place { dir, port: PROXY_PORT, upstream_port: UPSTREAM_PORT, work };
+    let mut proxy = Proxy::start(peer, extent, &place)?;
+    if let Some(wrong) = credentials.wrong {
+        refuses(&wrong).map_err(|failure| proxy.explain(failure))?;
+    }
     let stolen = account::stolen_ms(extent.proxy_core)?;
     let figures = proxy.work(work, extent, &mut load).map_err(|failure| proxy.explain(failure));
     let stolen = account::stolen_ms(extent.proxy_core)? - stolen;
     proxy.child.kill().and_then(|()| proxy.child.wait()).doing("end of the proxy")?;
     let mut figures = figures?;
     figures.insert("stolen_ms".to_owned(), float(stolen));
-    if access_log {
+    if work.access_log() || work == Work::Storm {
         let lines = lines(&dir.join("access.log"))? + lines(&dir.join("stdout"))?;
         figures.insert(
             "log_lines_percent".to_owned(),
-            100.0 * float(lines) / float(load.counts().granted),
+            100.0 * float(lines) / float(load.counts().granted + load.counts().refused),
         );
     }
     Ok(figures)
@@ -186,8 +192,9 @@ impl Proxy {
         let time = Duration::from_secs_f64(extent.seconds);
         match work {
             Work::Handshake { close, .. } => {
-                self.handshakes(load, Purpose::Handshake(close), extent.handshakes)
+                self.handshakes(load, Purpose::Handshake(close), measured_handshakes(work, extent))
             }
+            Work::Storm => self.storm(load, extent.handshakes),
             Work::Echo => self.echo(load, time),
             Work::Bulk { to_client: true, tunnels } => {
                 self.bulk(load, Purpose::Download, tunnels, time)
@@ -233,6 +240,35 @@ impl Proxy {
         }
         let mut figures = measured.per(opened, 1e3, "us");
         figures.insert("per_second".to_owned(), opened / measured.wall.as_secs_f64());
+        Ok(figures)
+    }
+
+    fn storm(&self, load: &mut Load, count: u64) -> Result<Figures, Failure> {
+        // The only one that the limit lets through.
+        open_all(load, Purpose::Handshake(Close::Reset), 1)?;
+        load.orders.reopen = true;
+        for _ in 0..OPENING {
+            load.open(Purpose::Refusal)?;
+        }
+        load.run_until("the first refusals", PATIENCE, |counts| counts.refused >= count / 10)?;
+        let before = load.counts().refused;
+        let measured = self.measure(|| {
+            load.run_until("refusals", PATIENCE, |counts| counts.refused >= before + count)
+        })?;
+        let refused = float(load.counts().refused - before);
+        load.orders.reopen = false;
+        load.run_until("the last refusals", PATIENCE, |counts| {
+            counts.clients == 0 && counts.upstreams == 0
+        })?;
+        if load.counts().granted != 1 {
+            return Err(Failure::Miscount {
+                counted: "upgrades within the limit",
+                begun: 1,
+                finished: load.counts().granted,
+            });
+        }
+        let mut figures = measured.per(refused, 1e3, "us");
+        figures.insert("per_second".to_owned(), refused / measured.wall.as_secs_f64());
         Ok(figures)
     }
 
@@ -330,6 +366,45 @@ impl Proxy {
             ("resident_bytes".to_owned(), (float(after.1) - float(before.1)) / float(tunnels)),
             ("start_kb".to_owned(), float(before.0) / 1024.0),
         ]))
+    }
+}
+
+/// Handshakes that the row measures. Tokens are signed before, which costs more than checking them, so fewer where each is new.
+fn measured_handshakes(work: Work, extent: &Extent) -> u64 {
+    match work.check() {
+        Check::Token { new: true } => extent.handshakes / 4,
+        _ => extent.handshakes,
+    }
+}
+
+/// Handshakes begun at most: warm-up, the measured ones, and those under way when either ends.
+fn begun_max(work: Work, extent: &Extent) -> u64 {
+    let measured = measured_handshakes(work, extent);
+    measured + measured / 10 + 4 * OPENING
+}
+
+/// Waits until the proxy refuses a wrong credential, which shows that it checks. Before it has its keys it says 503.
+fn refuses(wrong: &str) -> Result<(), Failure> {
+    let request = head::request(Application::Echo, wrong);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut socket =
+            TcpStream::connect(loopback(PROXY_PORT)).doing("connect with a wrong credential")?;
+        socket.set_read_timeout(Some(REFUSAL_WAIT)).doing("SO_RCVTIMEO")?;
+        socket.write_all(request.as_bytes()).doing("send of a wrong credential")?;
+        let mut start = [0; 13];
+        socket.read_exact(&mut start).doing("answer to a wrong credential")?;
+        match &start {
+            b"HTTP/1.1 401 " => return Ok(()),
+            b"HTTP/1.1 503 " if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            _ => {
+                return Err(Failure::Refusal {
+                    answer: String::from_utf8_lossy(&start).into_owned(),
+                });
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who the client is: the peer, or the address that a trusted peer names.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::Cidr;
 
@@ -29,6 +29,46 @@ pub fn client_address<'v>(
         }
     }
     (client, true)
+}
+
+/// Whether private and loopback peers are trusted although no list names them: the second form of contract section 9.1.
+pub fn trusts_private_peers(trusted: &[Cidr], trust_proxy_headers: bool) -> bool {
+    trusted.is_empty() && trust_proxy_headers
+}
+
+/// The peers that the second form trusts: loopback and private addresses (RFC 1918, RFC 4193).
+pub const PRIVATE_PEERS: [Cidr; 6] = [
+    v4_block([127, 0, 0, 0], 8),
+    v4_block([10, 0, 0, 0], 8),
+    v4_block([172, 16, 0, 0], 12),
+    v4_block([192, 168, 0, 0], 16),
+    Cidr { network: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 },
+    Cidr { network: IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), prefix: 7 },
+];
+
+const fn v4_block([a, b, c, d]: [u8; 4], prefix: u8) -> Cidr {
+    Cidr { network: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix }
+}
+
+/// The peers whose forwarding headers are believed: those of the list, or without a list, when a `trust_proxy_headers` key is
+/// true, [`PRIVATE_PEERS`].
+pub fn trusted_peers(listed: &[Cidr], trust_proxy_headers: bool) -> &[Cidr] {
+    if trusts_private_peers(listed, trust_proxy_headers) { &PRIVATE_PEERS } else { listed }
+}
+
+/// The key of a client in buckets and quotas: the address itself for IPv4, its block of `ipv6_prefix` bits for IPv6. Written
+/// as `192.0.2.7` and `2001:db8:1:2::/64`.
+pub fn client_key(client: IpAddr, ipv6_prefix: u8) -> Cidr {
+    match client.to_canonical() {
+        address @ IpAddr::V4(_) => Cidr { network: address, prefix: 32 },
+        IpAddr::V6(address) => {
+            let prefix = ipv6_prefix.min(128);
+            let host_bits = 128 - u32::from(prefix);
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            let network = Ipv6Addr::from_bits(address.to_bits() & mask);
+            Cidr { network: IpAddr::V6(network), prefix }
+        }
+    }
 }
 
 /// Reads an address that may have a port, and when it is IPv6, brackets and a zone.

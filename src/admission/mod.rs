@@ -9,10 +9,19 @@
 
 pub mod address;
 pub mod api_key;
+pub mod authentication;
+pub mod cache;
 pub mod credential;
+pub mod filter;
+pub mod header_value;
+pub mod jwt;
+mod keyed;
 pub mod kratos_paths;
+pub mod limit;
 pub mod origin;
 pub mod paths;
 pub mod policy;
+pub mod quota;
 pub mod roles;
 pub mod security_headers;
+pub mod session;

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::address::client_address;
-use super::paths::MatchingPath;
+use super::address::{client_address, trusted_peers};
+use super::authentication::Authentication;
+use super::limit::Rate;
+use super::paths::{MatchingPath, Pattern};
 use super::security_headers;
-use crate::config::{Config, SecurityHeaders, UpstreamTarget};
-use crate::refusal::Refusal;
+use crate::config::{Allowance, Cidr, Config, SecurityHeaders, UpstreamTarget};
 use crate::wire::answer::{AnswerHeaders, Via};
 use crate::wire::request::RequestHead;
 
@@ -18,49 +19,81 @@ use crate::wire::request::RequestHead;
 pub struct Policy {
     /// The effective configuration.
     pub config: Config,
-    /// The upstream as operators wrote it, for events.
-    pub upstream_url: Arc<str>,
-    /// `host[:port]` for a request without `Host`.
-    pub upstream_authority: Box<str>,
-    /// Where it is now.
-    pub addresses: Addresses,
+    /// The application.
+    pub upstream: Destination,
+    /// Kratos, for the flows of its own (contract section 10.4); none in another mode.
+    pub kratos: Option<KratosFlows>,
     /// What the proxy sets on every answer.
     pub answer_headers: AnswerHeaders,
+    /// `rate_limit.per_ip`
+    pub ip_rate: Rate,
+    /// `rate_limit.per_user`
+    pub user_rate: Rate,
+    /// `rate_limit.exempt_paths`
+    pub exempt_paths: Vec<Pattern>,
+    /// Who has to prove what.
+    pub authentication: Authentication,
     patterns: Vec<Arc<str>>,
     other: Arc<str>,
     none: Arc<str>,
 }
 
-/// Where the upstream can be reached.
+/// Where requests go.
+#[derive(Debug)]
+pub struct Destination {
+    /// As operators wrote it, for events.
+    pub url: Arc<str>,
+    /// `host[:port]` for a request without `Host`.
+    pub authority: Box<str>,
+    /// Where it is now.
+    pub addresses: Addresses,
+}
+
+/// Where the requests go that are for Kratos itself.
+#[derive(Debug)]
+pub struct KratosFlows {
+    /// Its public API.
+    pub destination: Destination,
+    /// What stands before every path there.
+    pub prefix: Box<str>,
+}
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The application.
+    Upstream,
+    /// Kratos.
+    Kratos,
+}
+
+impl Destination {
+    /// `addresses` are those of `target`.
+    pub fn new(target: &UpstreamTarget, addresses: Addresses) -> Self {
+        let (url, authority) = match target {
+            UpstreamTarget::Tcp { host, port } => {
+                let authority = if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                };
+                (format!("http://{authority}"), authority)
+            }
+            UpstreamTarget::Unix(path) => {
+                (format!("unix:{}", path.display()), "localhost".to_owned())
+            }
+        };
+        Self { url: url.into(), authority: authority.into(), addresses }
+    }
+}
+
+/// Where a destination can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Addresses {
     /// In the order in which they are tried; empty while the name is unresolved.
     Tcp(Vec<SocketAddr>),
     /// A Unix stream socket.
     Unix(PathBuf),
-}
-
-/// Who a request is from, as far as the upstream and the limits are concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// Mode `none`: nobody was asked.
-    Anonymous,
-}
-
-impl Identity {
-    /// The identity headers that are set for the upstream.
-    pub fn headers(&self) -> &[(&str, &str)] {
-        match self {
-            Self::Anonymous => &[],
-        }
-    }
-}
-
-/// What the checks found out about an admitted request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admitted {
-    /// Who it is from.
-    pub identity: Identity,
 }
 
 /// Where a request comes from (contract section 9.1).
@@ -75,29 +108,29 @@ pub struct Origin {
 }
 
 impl Policy {
-    /// Makes the snapshot.
-    pub fn new(config: Config, addresses: Addresses) -> Self {
-        let (upstream_url, upstream_authority) = match &config.upstream.target {
-            UpstreamTarget::Tcp { host, port } => {
-                let authority = if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                };
-                (format!("http://{authority}"), authority)
-            }
-            UpstreamTarget::Unix(path) => {
-                (format!("unix:{}", path.display()), "localhost".to_owned())
-            }
-        };
+    /// Makes the snapshot. `kratos` are the addresses of `kratos.public_url`, where requests may have to go there.
+    pub fn new(config: Config, upstream: Addresses, kratos: Addresses) -> Self {
+        let flows = config.auth.kratos_flows();
+        let kratos = flows.map(|(target, prefix)| KratosFlows {
+            destination: Destination::new(target, kratos),
+            prefix: prefix.into(),
+        });
         let answer_headers = answer_headers(&config.security_headers, TLS);
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
+            ip_rate: rate(config.rate_limit.per_ip),
+            user_rate: rate(config.rate_limit.per_user),
+            exempt_paths: config
+                .rate_limit
+                .exempt_paths
+                .iter()
+                .filter_map(|text| Pattern::glob(text).ok())
+                .collect(),
+            authentication: Authentication::new(&config),
+            upstream: Destination::new(&config.upstream.target, upstream),
+            kratos,
             config,
-            upstream_url: upstream_url.into(),
-            upstream_authority: upstream_authority.into(),
-            addresses,
             answer_headers,
             patterns,
             other: "other".into(),
@@ -105,21 +138,37 @@ impl Policy {
         }
     }
 
+    /// The destination of a request; of one for Kratos only while the mode is kratos.
+    pub fn destination(&self, to: To) -> &Destination {
+        match (to, &self.kratos) {
+            (To::Kratos, Some(kratos)) => &kratos.destination,
+            _ => &self.upstream,
+        }
+    }
+
+    /// Whether requests may go to a place at this moment: the connections to it are kept.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &Addresses> {
+        let kratos = self.kratos.as_ref().map(|kratos| &kratos.destination.addresses);
+        [&self.upstream.addresses].into_iter().chain(kratos)
+    }
+
     /// Where the request comes from.
     pub fn origin(&self, head: &RequestHead<'_>, peer: IpAddr) -> Origin {
         let peer = peer.to_canonical();
-        let (client, peer_trusted) = client_address(
-            peer,
-            head.header("x-forwarded-for"),
-            &self.config.server.trusted_proxies,
-        );
+        let (client, peer_trusted) =
+            client_address(peer, head.header("x-forwarded-for"), self.trusted_peers());
         Origin { peer, client, peer_trusted }
     }
 
-    /// The checks, in the order of the contract; the first refusal ends it. In the open case there is nothing to refuse:
-    /// address filter, per-address limits, origin, authentication and per-user limits take their places here.
-    pub fn admit(&self, _head: &RequestHead<'_>, _origin: &Origin) -> Result<Admitted, Refusal> {
-        Ok(Admitted { identity: Identity::Anonymous })
+    /// Whether this peer may name the client.
+    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_peers().iter().any(|block| block.contains(peer))
+    }
+
+    fn trusted_peers(&self) -> &[Cidr] {
+        let server = &self.config.server;
+        trusted_peers(&server.trusted_proxies, server.trust_proxy_headers)
     }
 
     /// How many bytes of content a request to `path` may have (`body_size`); `None` = any number. The longest override
@@ -139,6 +188,10 @@ impl Policy {
     pub fn no_pattern(&self) -> &Arc<str> {
         &self.none
     }
+}
+
+fn rate(allowance: Allowance) -> Rate {
+    Rate::new(allowance.requests_per_second, allowance.burst)
 }
 
 /// Clients come without TLS in this version.
@@ -173,7 +226,7 @@ mod tests {
     fn policy(text: &str) -> Policy {
         let loaded = load_text(text, None, &BTreeMap::new());
         let config = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}")).config;
-        Policy::new(config, Addresses::Tcp(Vec::new()))
+        Policy::new(config, Addresses::Tcp(Vec::new()), Addresses::Tcp(Vec::new()))
     }
 
     #[test]

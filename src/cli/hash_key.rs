@@ -39,6 +39,8 @@ impl fmt::Display for HashKeyError {
     }
 }
 
+impl std::error::Error for HashKeyError {}
+
 impl From<io::Error> for HashKeyError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -72,11 +74,18 @@ pub(super) fn of_input(
 
 /// Makes a key and writes it with its hash.
 pub(super) fn generate(out: &mut impl Write) -> Result<(), HashKeyError> {
+    let (key, hash) = new_key()?;
+    writeln!(out, "key: {key}\nhash: {hash}")?;
+    Ok(())
+}
+
+/// A fresh key, and its hash.
+pub(super) fn new_key() -> Result<(String, String), HashKeyError> {
     let mut bytes = [0; KEY_BYTES];
     rand::fill(&mut bytes).map_err(|_| HashKeyError::Random)?;
     let key = URL_SAFE_NO_PAD.encode(bytes);
-    writeln!(out, "key: {key}\nhash: {}", hash_of(key.as_bytes()).to_hex())?;
-    Ok(())
+    let hash = hash_of(key.as_bytes()).to_hex();
+    Ok((key, hash))
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
+use super::UpstreamTarget;
 use super::layers::Layers;
 use super::mistakes::{Mistake, Problem};
 use super::settings::Settings;
-use super::url::is_http_base_url;
+use super::url::{is_http_base_url, plain_http_base};
 use crate::admission::credential::{Source, Sources};
 use crate::admission::paths::Pattern;
 
@@ -23,6 +24,16 @@ pub struct Auth {
     pub identity_headers: Vec<String>,
     /// Name of the header that carries API keys. Look-alikes of it are removed, whatever the mode.
     pub api_key_header: String,
+}
+
+impl Auth {
+    /// Where requests for Kratos itself go, and what stands before their paths; in mode kratos only.
+    pub fn kratos_flows(&self) -> Option<(&UpstreamTarget, &str)> {
+        match &self.mode {
+            Mode::Kratos(Kratos { flows: Some((target, prefix)), .. }) => Some((target, prefix)),
+            _ => None,
+        }
+    }
 }
 
 /// How requests are authenticated.
@@ -43,6 +54,8 @@ pub enum Mode {
 pub struct Kratos {
     /// Base of its public API, without a slash at the end.
     pub public_url: String,
+    /// Where requests for Kratos itself go, and what stands before their paths; `None` when it speaks TLS only.
+    pub flows: Option<(UpstreamTarget, String)>,
     /// How long a positive answer counts; `None` = every request asks.
     pub cache_ttl: Option<Duration>,
     /// Name of the cookie that holds the session.
@@ -266,6 +279,7 @@ impl Kratos {
         });
         Self {
             public_url: without_slash(settings.text("kratos.public_url")).to_owned(),
+            flows: plain_http_base(settings.text("kratos.public_url")),
             cache_ttl: settings.timeout("kratos.cache_ttl"),
             session_cookie_name: settings.text("auth.session_cookie_name").to_owned(),
             login_url: login_url.to_owned(),

@@ -7,6 +7,7 @@ mod checks;
 mod environment;
 mod expand;
 mod layers;
+mod limits;
 mod mistakes;
 mod print;
 mod resolve;
@@ -41,11 +42,19 @@ pub use auth::{
     Algorithm, ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role,
     RolePaths, ScopeRule,
 };
+pub use limits::{
+    Allowance, IpFilter, IpFilterMode, RateLimit, RateLimitStore, RedisLocation, RedisStore,
+    Secret, TunnelQuota,
+};
 pub use mistakes::Mistakes;
 pub use sections::{BodySize, BodySizeOverride, Hsts, Probe, SecurityHeaders};
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
+
+/// The keys that make private and loopback peers trusted where `server.trusted_proxies` is empty (contract section 9.1).
+const TRUST_PROXY_HEADERS: [&str; 2] =
+    ["rate_limit.trust_proxy_headers", "ip_filter.trust_proxy_headers"];
 
 /// Largest configuration file; YAML aliases multiply, and `serde_yaml` bounds them by the size of the text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -87,6 +96,12 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// `websocket.close_on_expiry`
     pub close_on_expiry: bool,
+    /// `rate_limit`
+    pub rate_limit: RateLimit,
+    /// `websocket.max_per_ip`, `websocket.max_per_user`
+    pub tunnel_quota: TunnelQuota,
+    /// `ip_filter`
+    pub ip_filter: IpFilter,
     /// `log`
     pub log: Log,
     /// `body_size`
@@ -126,6 +141,11 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Private and loopback peers are believed too, where `trusted_proxies` is empty: `rate_limit.trust_proxy_headers` or
+    /// `ip_filter.trust_proxy_headers`.
+    pub trust_proxy_headers: bool,
+    /// Every connection begins with a PROXY header from a trusted peer.
+    pub proxy_protocol: bool,
     /// Which driver to try.
     pub driver: DriverChoice,
     /// Worker threads; 0 = one per usable core.
@@ -135,7 +155,7 @@ pub struct Server {
 }
 
 /// An address block, `address/prefix_length`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr {
     /// Network address (host bits are zero).
     pub network: IpAddr,
@@ -397,6 +417,9 @@ impl Config {
                     .filter_map(|text| AllowedOrigin::parse(text)),
             ),
             close_on_expiry: settings.bool("websocket.close_on_expiry"),
+            rate_limit: RateLimit::from_settings(&settings),
+            tunnel_quota: TunnelQuota::from_settings(&settings),
+            ip_filter: IpFilter::from_settings(&settings),
             log: Log::from_settings(&settings),
             telemetry: Telemetry {
                 enabled: settings.bool("telemetry.enabled")
@@ -425,11 +448,9 @@ impl Server {
             idle_timeout: settings.timeout("server.idle_timeout"),
             dead_peer_after: settings.timeout("server.dead_peer_after"),
             drain_timeout: settings.duration("server.drain_timeout"),
-            trusted_proxies: settings
-                .list("server.trusted_proxies")
-                .iter()
-                .filter_map(|block| Cidr::parse(block))
-                .collect(),
+            trusted_proxies: Cidr::list(settings.list("server.trusted_proxies")),
+            trust_proxy_headers: TRUST_PROXY_HEADERS.iter().any(|key| settings.bool(key)),
+            proxy_protocol: settings.bool("server.proxy_protocol"),
             driver: match settings.text("server.driver") {
                 "io_uring" => DriverChoice::IoUring,
                 "epoll" => DriverChoice::Epoll,

@@ -2,7 +2,6 @@
 
 use serde_yaml::Value;
 
-use super::UpstreamTarget;
 use super::auth;
 use super::layers::{Given, Layers};
 use super::mistakes::{Mistake, Problem};
@@ -12,6 +11,7 @@ use super::settings::Settings;
 use super::unimplemented::NOT_YET;
 use super::unsupported;
 use super::url::upstream_target;
+use super::{TRUST_PROXY_HEADERS, UpstreamTarget};
 
 /// Port with TLS, and without it.
 const PORTS: [u32; 2] = [8443, 8080];
@@ -34,9 +34,11 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     upstream(&mut layers, &mut settings);
     probe(&mut layers, &settings);
     auth::rules(&mut layers, &settings, &mut warnings);
+    rate_limit(&mut layers, &settings);
     let allowed = settings.list("allow_unsupported");
     unsupported::missing_protections(&layers.ignored, allowed, &mut layers.mistakes);
     warn(&layers, &mut warnings);
+    warn_of_private_peers(&settings, &mut warnings);
     settings.ignored = layers.ignored;
     settings.ignored.retain(|_, value| !value.is_null());
     if layers.mistakes.is_empty() { Ok((settings, warnings)) } else { Err(layers.mistakes) }
@@ -126,6 +128,27 @@ fn telemetry(layers: &Layers, settings: &mut Settings) {
     }
 }
 
+/// What other keys make necessary.
+fn rate_limit(layers: &mut Layers, settings: &Settings) {
+    let mut require = |place: &str, key: &str, value: &'static str| {
+        // A value that is there and wrong has been told already.
+        if !layers.mistakes.iter().any(|mistake| mistake.place.starts_with(place)) {
+            let problem = Problem::RequiredWhen { key: key.to_owned(), value };
+            layers.mistakes.push(Mistake::new(place, problem));
+        }
+    };
+    if settings.bool("server.proxy_protocol") && settings.list("server.trusted_proxies").is_empty()
+    {
+        require("server.trusted_proxies", "server.proxy_protocol", "true");
+    }
+    let given = ["rate_limit.redis.url", "rate_limit.redis.address"];
+    if settings.text("rate_limit.store") == "redis"
+        && given.iter().all(|key| settings.text(key).is_empty())
+    {
+        require("rate_limit.redis.url", "rate_limit.store", "redis");
+    }
+}
+
 /// `upstream.url` decides; host and port follow it, and what was written for them has to say the same.
 fn upstream(layers: &mut Layers, settings: &mut Settings) {
     if matches!(settings.values.get("upstream.url"), Some(Setting::Text(url)) if url.is_empty()) {
@@ -185,6 +208,18 @@ fn plain_text(value: &Value) -> String {
         || value.as_u64().map(|number| number.to_string()).unwrap_or_default(),
         str::to_owned,
     )
+}
+
+/// The second form of trust is a guess about the network.
+fn warn_of_private_peers(settings: &Settings, warnings: &mut Vec<String>) {
+    let keys: Vec<&str> =
+        TRUST_PROXY_HEADERS.into_iter().filter(|key| settings.bool(key)).collect();
+    if settings.list("server.trusted_proxies").is_empty() && !keys.is_empty() {
+        let keys = keys.join(", ");
+        warnings.push(format!(
+            "{keys}: forwarding headers of every private and loopback peer are believed; better list your proxies in server.trusted_proxies"
+        ));
+    }
 }
 
 /// One line per kind.

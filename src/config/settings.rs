@@ -67,6 +67,15 @@ impl Settings {
         })
     }
 
+    pub(super) fn float(&self, key: &str) -> f64 {
+        self.get(
+            key,
+            |setting| {
+                if let Setting::Float(value) = setting { Some(*value) } else { None }
+            },
+        )
+    }
+
     pub(super) fn duration(&self, key: &str) -> Duration {
         self.get(
             key,

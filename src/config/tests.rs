@@ -4,6 +4,7 @@ mod auth;
 mod environment;
 mod expansion;
 mod files;
+mod limits;
 mod mistakes;
 mod plugins;
 mod printing;

@@ -5,13 +5,6 @@
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("tls.enabled", "false"),
-    ("rate_limit.enabled", "false"),
-    ("rate_limit.trust_proxy_headers", "false"),
-    ("ip_filter.enabled", "false"),
-    ("ip_filter.trust_proxy_headers", "false"),
-    ("websocket.max_per_ip", "0"),
-    ("websocket.max_per_user", "0"),
-    ("server.proxy_protocol", "false"),
 ];
 
 /// The value that means "off" for a key that is not implemented yet.

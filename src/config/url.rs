@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::UpstreamTarget;
 use super::mistakes::Problem;
@@ -86,6 +87,13 @@ pub(super) fn is_host_name(text: &str) -> bool {
             .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(in_charset))
         && (labels.clone().any(|label| !label.bytes().all(|byte| byte.is_ascii_digit()))
             || text.parse::<Ipv4Addr>().is_ok())
+}
+
+/// Where a checked `http://` base URL leads, and its path; `None` for another scheme.
+pub(super) fn plain_http_base(text: &str) -> Option<(UpstreamTarget, String)> {
+    let url = Url::parse(text).ok().filter(|url| url.is("http"))?;
+    let target = UpstreamTarget::Tcp { host: url.host.to_owned(), port: url.port.unwrap_or(80) };
+    Some((target, url.path.trim_end_matches('/').to_owned()))
 }
 
 /// `upstream.url`: `http://host[:port]`, `ws://` as a synonym, `unix:/path.sock`; a lone trailing `/` is ignored.
@@ -203,9 +211,17 @@ pub(super) fn redis_url(text: &str) -> Result<String, Problem> {
             "only redis:// and rediss:// are supported"
         }
         Ok(url) if url.fragment.is_some() => "a fragment is not supported",
+        Ok(url) if url.query.is_some() => "a query is not supported",
+        Ok(url) if !is_redis_path(url.path) => "its path is not the number of a database",
         Ok(_) => return Ok(text.to_owned()),
     };
     Err(not_url(text, why))
+}
+
+fn is_redis_path(path: &str) -> bool {
+    let number = path.strip_prefix('/').unwrap_or(path);
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.is_empty() || (digits && i32::from_str(number).is_ok())
 }
 
 /// Check for `rate_limit.redis.address`: `host:port`; empty is not set.

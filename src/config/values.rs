@@ -133,6 +133,11 @@ impl Cidr {
         }
     }
 
+    /// Blocks that passed their check.
+    pub(super) fn list(texts: &[String]) -> Vec<Self> {
+        texts.iter().filter_map(|text| Self::parse(text)).collect()
+    }
+
     fn of_v4(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         let network = address.to_bits() & mask_v4(prefix)?;
         Some(Self { network: IpAddr::V4(Ipv4Addr::from_bits(network)), prefix })

@@ -2,9 +2,16 @@
 //! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
 //! Started by `server`; it is the only writer of the policy.
 
+#[cfg(test)]
+mod double;
+mod fetch;
+mod identities;
+pub mod jwks;
+pub mod kratos;
 mod probe;
 mod reload;
 mod resolve;
+pub mod store;
 mod watch;
 
 use std::io;
@@ -15,13 +22,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc as changes;
 use tokio::time::Instant;
 
+use crate::admission::jwt::Keys;
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
-use crate::config::{Source, UpstreamTarget};
+use crate::config::{Config, RedisStore, Source};
 use crate::event::EventSender;
 use crate::metrics::ControlMetrics;
 use crate::process::Process;
+use crate::providers::ProviderQuestions;
 use crate::published::Published;
+use crate::shared_store::Questions as StoreQuestions;
 
 use reload::{Reload, Trigger};
 use watch::FileWatch;
@@ -55,6 +65,21 @@ pub struct ControlParts {
     pub metrics: Arc<ControlMetrics>,
     /// Where the probe of the upstream tells what it found out.
     pub process: Arc<Process>,
+    /// Where the keys of tokens go.
+    pub keys: Published<Keys>,
+    /// What the cores ask about identities.
+    pub questions: Option<ProviderQuestions>,
+    /// The shared store of buckets, where there is one.
+    pub store: Option<StoreParts>,
+}
+
+/// What keeps the shared store of buckets.
+#[derive(Debug)]
+pub struct StoreParts {
+    /// Where it is.
+    pub settings: RedisStore,
+    /// What the cores ask.
+    pub questions: StoreQuestions,
 }
 
 /// Starts the thread. It runs until the process ends; `notices` gets what the process has to know.
@@ -79,10 +104,14 @@ pub fn start<N: From<Notice> + Send + 'static>(
     })
 }
 
-/// The addresses of the upstream for the start, before the control thread runs. A name that does not resolve has none.
-pub fn first_addresses(target: &UpstreamTarget) -> io::Result<Addresses> {
+/// The addresses of the upstream and of Kratos for the start, before the control thread runs. A name that does not resolve
+/// has none.
+pub fn first_addresses(config: &Config) -> io::Result<(Addresses, Addresses)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let addresses = runtime.block_on(resolve::resolve(target));
+    let addresses = runtime.block_on(async {
+        let upstream = resolve::resolve(&config.upstream.target).await;
+        (upstream, resolve::resolve_kratos(config).await)
+    });
     // A resolver that hangs keeps its thread for a while; the start does not wait for it.
     runtime.shutdown_background();
     Ok(addresses)
@@ -110,15 +139,19 @@ impl StopSignals {
 
 /// Reloads at SIGHUP and when the file has changed. Reading files may take for ever, on a network file system for
 /// instance; this task waits for it, the others do not.
-async fn run(parts: ControlParts, mut hangup: Signal) {
+async fn run(mut parts: ControlParts, mut hangup: Signal) {
     let (seen, mut changes) = changes::channel(16);
     let config = parts.policy.current().config.clone();
     let mut watcher = match config.path.filter(|_| config.watch.enabled) {
         Some(path) => blocking(move || watch::start(&path, seen)).await.flatten(),
         None => None,
     };
+    if let Some(StoreParts { settings, questions }) = parts.store.take() {
+        tokio::spawn(store::run(settings, questions, parts.events.clone()));
+    }
     let probe = probe::start(&parts);
-    let mut reload = Reload::new(parts, probe);
+    let identities = parts.questions.take().map(|questions| identities::start(&parts, questions));
+    let mut reload = Reload::new(parts, probe, identities);
     // What changed between the load and the watch is found by one look after the watch stands.
     let mut settled: Option<Instant> = Some(now() + config.watch.debounce);
     let mut look_again = now() + watch::LOOK_AGAIN;

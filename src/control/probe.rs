@@ -98,7 +98,7 @@ impl Parts {
             ticks.tick().await;
             let asked = client
                 .get(&url)
-                .header(HOST, &*policy.upstream_authority)
+                .header(HOST, &*policy.upstream.authority)
                 .header(CONNECTION, "close")
                 .send()
                 .await;
@@ -111,7 +111,7 @@ impl Parts {
                 Err(error) => (None, Some(cause(&error))),
             };
             if let Some(change) = standing.observe(fault.is_none(), probe) {
-                self.tell(&change, fault.as_deref(), &policy.upstream_url);
+                self.tell(&change, fault.as_deref(), &policy.upstream.url);
             }
             if let Some(answer) = answer {
                 read_content(answer).await;
@@ -172,7 +172,7 @@ struct KnownAddresses(Published<Policy>);
 
 impl Resolve for KnownAddresses {
     fn resolve(&self, _: Name) -> Resolving {
-        let addresses = match &self.0.current().addresses {
+        let addresses = match &self.0.current().upstream.addresses {
             Addresses::Tcp(addresses) => addresses.clone(),
             Addresses::Unix(_) => Vec::new(),
         };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokio::sync::watch;
 
+use super::identities::Identities;
 use super::{ControlParts, blocking, resolve};
 use crate::admission::policy::Policy;
 use crate::clock;
@@ -33,12 +34,17 @@ pub(super) struct Reload {
     seen: Option<Vec<u8>>,
     /// Told of every new configuration.
     probe: watch::Sender<()>,
+    identities: Option<Identities>,
 }
 
 impl Reload {
-    pub(super) fn new(parts: ControlParts, probe: watch::Sender<()>) -> Self {
+    pub(super) fn new(
+        parts: ControlParts,
+        probe: watch::Sender<()>,
+        identities: Option<Identities>,
+    ) -> Self {
         let seen = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
-        Self { parts, seen, probe }
+        Self { parts, seen, probe, identities }
     }
 
     /// Whether the file differs from what was read last.
@@ -79,11 +85,20 @@ impl Reload {
         }
         let next = current.config.keep_startup_values(loaded.config);
         let addresses = if next.upstream.target == current.config.upstream.target {
-            current.addresses.clone()
+            current.upstream.addresses.clone()
         } else {
             resolve::resolve(&next.upstream.target).await
         };
-        self.parts.policy.publish(Policy::new(next, addresses));
+        let kratos = match &current.kratos {
+            Some(known) if next.auth.kratos_flows() == current.config.auth.kratos_flows() => {
+                known.destination.addresses.clone()
+            }
+            _ => resolve::resolve_kratos(&next).await,
+        };
+        if let Some(identities) = &self.identities {
+            identities.follow(&next);
+        }
+        self.parts.policy.publish(Policy::new(next, addresses, kratos));
         self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
         let took = clock::now().saturating_duration_since(begun);

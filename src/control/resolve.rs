@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::policy::{Addresses, Policy};
-use crate::config::UpstreamTarget;
+use crate::config::{Config, UpstreamTarget};
 use crate::published::Published;
 
 /// How long a resolved name is used before it is asked again.
@@ -41,12 +41,17 @@ pub(super) async fn resolve(target: &UpstreamTarget) -> Addresses {
     }
 }
 
-/// Asks for the addresses of the upstream again and again, and publishes those that are new.
+/// Asks for the addresses of the upstream again and again, and publishes those that are new. One that a reload brought and
+/// that has none yet does not wait for its turn.
 pub(super) async fn keep_resolved(policy: Published<Policy>) {
-    let mut pause = FIRST_AFTER;
+    let mut due = super::now() + FIRST_AFTER;
     loop {
-        tokio::time::sleep(pause).await;
-        pause = resolve_again(&policy).await;
+        tokio::time::sleep(FIRST_AFTER).await;
+        let is_missing = policy.current().all_addresses().any(|found| *found == nowhere());
+        if is_missing || due <= super::now() {
+            let pause = resolve_again(&policy).await;
+            due = super::now() + pause;
+        }
     }
 }
 
@@ -54,24 +59,44 @@ pub(super) async fn keep_resolved(policy: Published<Policy>) {
 async fn resolve_again(policy: &Published<Policy>) -> Duration {
     let current = policy.current();
     let target = &current.config.upstream.target;
-    if name_of(target).is_none() {
+    let flows = current.config.auth.kratos_flows().map(|(target, _)| target);
+    if name_of(target).is_none() && flows.and_then(name_of).is_none() {
         return AGAIN_AFTER;
     }
-    let found = resolve(target).await;
-    // A name that was known and fails now keeps its last addresses.
-    if found == Addresses::Tcp(Vec::new()) {
-        return FIRST_AFTER;
-    }
+    let known = |found: Addresses, before: &Addresses| match found {
+        // A name that was known and fails now keeps its last addresses.
+        Addresses::Tcp(none) if none.is_empty() => before.clone(),
+        found => found,
+    };
+    let upstream = known(resolve(target).await, &current.upstream.addresses);
+    let kratos_before = current.kratos.as_ref().map(|kratos| &kratos.destination.addresses);
+    let kratos = resolve_kratos(&current.config).await;
+    let kratos = kratos_before.map_or_else(nowhere, |before| known(kratos, before));
     if !Arc::ptr_eq(&current, &policy.current()) {
         // A reload came in between, and these may be the addresses of an upstream from before it.
         return FIRST_AFTER;
     }
-    if found != current.addresses {
-        let upstream = &*current.upstream_url;
-        tracing::info!(upstream, addresses = ?found, "the upstream has new addresses");
-        policy.publish(Policy::new(current.config.clone(), found));
+    let missing = upstream == nowhere() || (kratos_before.is_some() && kratos == nowhere());
+    if upstream != current.upstream.addresses
+        || kratos_before.is_some_and(|before| kratos != *before)
+    {
+        let url = &*current.upstream.url;
+        tracing::info!(upstream = url, addresses = ?upstream, ?kratos, "names have new addresses");
+        policy.publish(Policy::new(current.config.clone(), upstream, kratos));
     }
-    AGAIN_AFTER
+    if missing { FIRST_AFTER } else { AGAIN_AFTER }
+}
+
+/// Where the requests go that are for Kratos itself; nowhere in another mode.
+pub(super) async fn resolve_kratos(config: &Config) -> Addresses {
+    match config.auth.kratos_flows() {
+        Some((target, _)) => resolve(target).await,
+        None => nowhere(),
+    }
+}
+
+fn nowhere() -> Addresses {
+    Addresses::Tcp(Vec::new())
 }
 
 async fn look_up(name: (&str, u16)) -> Vec<SocketAddr> {

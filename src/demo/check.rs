@@ -11,9 +11,7 @@ use tokio::runtime::{self, Runtime};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::{
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-};
+use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -23,48 +21,41 @@ use super::{DemoError, Echo, EventLines, PAGE};
 
 /// Bound on each step; everything happens on this machine, so a healthy step takes milliseconds.
 const STEP_WAIT: Duration = Duration::from_secs(10);
+/// The bucket of the demo is empty long before.
+const ATTEMPTS_MAX: usize = 50;
 const SUBPROTOCOL: &str = "demo.vibewarden";
 const GREETING: &str = "hello through the proxy";
 const BINARY_BYTES: u32 = 100_000;
 const PING: &[u8] = b"are you there?";
 const CLOSE_REASON: &str = "the demo is over";
 
-/// Drives real WebSocket sessions through the proxy at `proxy`, which has `echo` as its upstream, and tells on `out` what
-/// happened, each step with the event lines that the proxy wrote for it.
+/// Drives real WebSocket sessions through the proxy at `proxy`, which has `echo` as its upstream and knows the API key `key`,
+/// and tells on `out` what happened, each step with the event lines that the proxy wrote for it.
 ///
 /// # Errors
 /// The first step that did not go as described.
 pub fn self_check(
     echo: &Echo,
     proxy: SocketAddr,
+    key: &str,
     events: &EventLines,
     out: &mut dyn Write,
 ) -> Result<(), DemoError> {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().map_err(DemoError::Runtime)?;
-    let mut check = Check { echo, proxy, events, out, runtime };
+    let mut check = Check { echo, key, proxy, events, out, runtime };
     check.started()?;
     check.allowed()?;
     check.page()?;
-    check.refused(
-        "3. An upgrade that breaks the rules: its Sec-WebSocket-Key is not 16 bytes of base64.",
-        400,
-        |request| {
-            request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("short"))
-        },
-    )?;
-    check.refused(
-        "4. An upgrade for WebSocket version 12. The proxy speaks version 13 and says so.",
-        426,
-        |request| {
-            request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"))
-        },
-    )?;
+    check.denied("3. An upgrade without a key.", None)?;
+    check.denied("4. An upgrade with a key that nobody knows.", Some("not-the-key"))?;
+    check.rate_limited()?;
     check.say("Every step went as described.\n")
 }
 
 struct Check<'a> {
     echo: &'a Echo,
+    key: &'a str,
     proxy: SocketAddr,
     events: &'a EventLines,
     out: &'a mut dyn Write,
@@ -81,8 +72,9 @@ impl Check<'_> {
     }
 
     fn allowed(&mut self) -> Result<(), DemoError> {
-        self.say("1. A WebSocket session that is allowed.")?;
-        let mut socket = self.runtime.block_on(within("the upgrade", open(self.proxy)))?;
+        self.say("1. A WebSocket session with the right API key.")?;
+        let mut socket =
+            self.runtime.block_on(within("the upgrade", open(self.proxy, self.key)))?;
         self.say(&format!("   Upgraded: the application behind the proxy agreed to the subprotocol \"{SUBPROTOCOL}\"."))?;
         self.tell_events("request.proxied")?;
         self.runtime.block_on(within(
@@ -119,25 +111,38 @@ impl Check<'_> {
         self.tell_events("request.proxied")
     }
 
-    fn refused<T>(
-        &mut self,
-        title: &str,
-        expected: u16,
-        spoil: impl FnOnce(&mut Request) -> T,
-    ) -> Result<(), DemoError> {
+    fn denied(&mut self, title: &str, key: Option<&str>) -> Result<(), DemoError> {
         self.say(title)?;
         let known = self.echo.accepted();
-        let mut request = upgrade_request(self.proxy)?;
-        spoil(&mut request);
-        let seen = self.runtime.block_on(within("the refusal", status_of(self.proxy, request)))?;
-        if seen != expected {
-            return Err(DemoError::Status { expected, seen });
+        let seen = self.runtime.block_on(within("the refusal", status_of(self.proxy, key)))?;
+        if seen != 401 {
+            return Err(DemoError::Status { expected: 401, seen });
         }
         if self.echo.accepted() != known {
             return Err(DemoError::Reached);
         }
-        self.say(&format!("   Refused with status {seen}; the application never heard of it."))?;
-        self.tell_events("request.blocked")
+        self.say("   Denied with status 401; the application never heard of it.")?;
+        self.tell_events("auth.denied")
+    }
+
+    fn rate_limited(&mut self) -> Result<(), DemoError> {
+        self.say("5. More upgrades with the right key, one after the other, until the bucket of this address is empty.")?;
+        for opened in 0..ATTEMPTS_MAX {
+            let known = self.echo.accepted();
+            let attempt = status_of(self.proxy, Some(self.key));
+            match self.runtime.block_on(within("an answer", attempt))? {
+                101 => {}
+                429 if self.echo.accepted() == known => {
+                    self.say(&format!(
+                        "   {opened} were opened, the next one was refused with status 429; the application never heard of it."
+                    ))?;
+                    return self.tell_events("rate_limit.blocked");
+                }
+                429 => return Err(DemoError::Reached),
+                seen => return Err(DemoError::Status { expected: 101, seen }),
+            }
+        }
+        Err(DemoError::Status { expected: 429, seen: 101 })
     }
 
     /// Writes the event lines up to the one that this step must have caused.
@@ -179,23 +184,26 @@ async fn page(proxy: SocketAddr) -> Result<Vec<u8>, DemoError> {
     Ok(answer)
 }
 
-fn upgrade_request(proxy: SocketAddr) -> Result<Request, DemoError> {
-    let mut request = format!("ws://{proxy}/").into_client_request().map_err(web_socket)?;
+fn upgrade_request(proxy: SocketAddr, key: Option<&str>) -> Result<Request, DemoError> {
+    let mut request = format!("ws://{proxy}/ws").into_client_request().map_err(web_socket)?;
+    if let Some(key) = key.and_then(|key| HeaderValue::from_str(key).ok()) {
+        request.headers_mut().insert("x-api-key", key);
+    }
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(request)
 }
 
-async fn open(proxy: SocketAddr) -> Result<WebSocketStream<TcpStream>, DemoError> {
-    let (socket, response) =
-        client_async(upgrade_request(proxy)?, connect(proxy).await?).await.map_err(refusal)?;
+async fn open(proxy: SocketAddr, key: &str) -> Result<WebSocketStream<TcpStream>, DemoError> {
+    let request = upgrade_request(proxy, Some(key))?;
+    let (socket, response) = client_async(request, connect(proxy).await?).await.map_err(refusal)?;
     let agreed =
         response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_some_and(|name| name == SUBPROTOCOL);
     if agreed { Ok(socket) } else { Err(DemoError::Subprotocol) }
 }
 
-/// Status of the answer to an upgrade that must not succeed.
-async fn status_of(proxy: SocketAddr, request: Request) -> Result<u16, DemoError> {
-    match client_async(request, connect(proxy).await?).await {
+/// Status of the answer to an upgrade; one that is opened is closed again.
+async fn status_of(proxy: SocketAddr, key: Option<&str>) -> Result<u16, DemoError> {
+    match client_async(upgrade_request(proxy, key)?, connect(proxy).await?).await {
         Ok((_, response)) => Ok(response.status().as_u16()),
         Err(tungstenite::Error::Http(response)) => Ok(response.status().as_u16()),
         Err(error) => Err(web_socket(error)),

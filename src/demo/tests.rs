@@ -98,15 +98,12 @@ fn the_self_check_tells_what_went_well_and_stops_at_the_first_fault() {
     writeln!(tee, r#"{{"event_type":"websocket.closed"}}"#).unwrap();
     writeln!(tee, "{PROXIED}").unwrap();
     let mut told = Vec::new();
-    let fault = self_check(&echo, echo.addr, &events, &mut told).unwrap_err();
+    let fault = self_check(&echo, echo.addr, "key", &events, &mut told).unwrap_err();
     let told = String::from_utf8(told).unwrap();
     assert!(told.contains("came back unchanged"), "{told}");
     assert!(told.contains("websocket.closed"), "{told}");
-    assert!(told.ends_with("is not 16 bytes of base64.\n"), "{told}");
-    assert!(
-        matches!(fault, DemoError::Status { expected: 400, .. } | DemoError::WebSocket(_)),
-        "{fault}"
-    );
+    assert!(told.ends_with("3. An upgrade without a key.\n"), "{told}");
+    assert!(matches!(fault, DemoError::Status { expected: 401, seen: 101 }), "{fault}");
 }
 
 #[test]
@@ -115,6 +112,6 @@ fn the_self_check_fails_where_nothing_listens() {
     let echo = start_echo().unwrap();
     let events = EventLines::new();
     writeln!(events.tee(Vec::new()), "{STARTED}").unwrap();
-    let fault = self_check(&echo, closed, &events, &mut Vec::new()).unwrap_err();
+    let fault = self_check(&echo, closed, "key", &events, &mut Vec::new()).unwrap_err();
     assert!(matches!(fault, DemoError::Connect(_)), "{fault}");
 }

@@ -86,6 +86,56 @@ fn a_denial_says_what_the_contract_lists() {
 }
 
 #[test]
+fn a_refusal_by_a_limit_has_a_risk_signal() {
+    let event = Event::RateLimitBlocked {
+        request: facts(),
+        burst: 20,
+        identifier: "192.0.2.7",
+        limit_type: "ip",
+        requests_per_second: 10.0,
+        retry_after_seconds: 1,
+    };
+    let line = text(&event);
+    assert!(
+        line.contains(
+            "\"severity\":\"medium\",\"category\":\"resilience\",\"ai_summary\":\"More than its limit allows: /ws\",\
+             \"payload\":{\"burst\":20,\"client_ip\":\"192.0.2.7\",\"identifier\":\"192.0.2.7\",\"limit_type\":\"ip\",\
+             \"method\":\"GET\",\"path\":\"/ws\",\"requests_per_second\":10,\"retry_after_seconds\":1},"
+        ),
+        "{line}"
+    );
+    assert!(
+        line.ends_with(
+            "\"outcome\":\"rate_limited\",\"risk_signals\":[{\"signal\":\"rate_limit_exceeded\",\"score\":0.5,\
+             \"details\":\"the client asks for more than its limit allows\"}],\
+             \"request_id\":\"req_ABCDEFGHIJKL\",\"triggered_by\":\"rate_limit_middleware\"}\n"
+        ),
+        "{line}"
+    );
+    let quota = Event::ConnectionLimitBlocked {
+        request: facts(),
+        identifier: "2001:db8::/64",
+        limit: 3,
+        limit_type: "ip_connections",
+    };
+    let line = text(&quota);
+    assert!(
+        line.contains(
+            "\"identifier\":\"2001:db8::/64\",\"limit\":3,\"limit_type\":\"ip_connections\""
+        ),
+        "{line}"
+    );
+    assert!(!line.contains("burst") && !line.contains("retry_after"), "{line}");
+    let filter = text(&Event::IpFilterBlocked { request: facts(), mode: "blocklist" });
+    assert!(
+        filter.contains("\"mode\":\"blocklist\"")
+            && filter.ends_with("\"triggered_by\":\"ip_filter\"}\n")
+    );
+    let store = text(&Event::RateLimitStoreFallback { reason: "timed out" });
+    assert!(store.contains("\"payload\":{\"reason\":\"timed out\",\"store\":\"memory\"},\"actor\":{\"type\":\"system\"}}"), "{store}");
+}
+
+#[test]
 fn payload_keys_are_alphabetical_in_every_event() {
     let lists = ["upstream.prot: unknown key".to_owned()];
     let events = [
@@ -102,6 +152,23 @@ fn payload_keys_are_alphabetical_in_every_event() {
             reason: "bad_request",
             status_code: 400,
         },
+        Event::RateLimitBlocked {
+            request: facts(),
+            burst: 20,
+            identifier: "192.0.2.7",
+            limit_type: "ip",
+            requests_per_second: 0.5,
+            retry_after_seconds: 2,
+        },
+        Event::ConnectionLimitBlocked {
+            request: facts(),
+            identifier: "alice",
+            limit: 3,
+            limit_type: "user_connections",
+        },
+        Event::IpFilterBlocked { request: facts(), mode: "allowlist" },
+        Event::RateLimitStoreFallback { reason: "timed out" },
+        Event::RateLimitStoreRecovered,
         Event::UpstreamTimeout { request: facts(), timeout_ms: 300 },
         Event::UpstreamUnavailable {
             request: facts(),
@@ -144,6 +211,10 @@ fn payload_keys_are_alphabetical_in_every_event() {
             trigger_source: "signal",
             validation_errors: &lists,
         },
+        Event::AuthProviderUnavailable { affected_path: "/ws", error: "e", provider_url: "u" },
+        Event::AuthProviderRecovered { provider_url: "u" },
+        Event::AuthJwksRefresh { jwks_url: "u", key_count: 2 },
+        Event::AuthJwksError { detail: "d", jwks_url: "u" },
     ];
     for event in events {
         let line = text(&event);
@@ -180,4 +251,37 @@ fn control_characters_never_reach_the_log_raw() {
     });
     assert_eq!(line.matches('\n').count(), 1);
     assert!(!line.contains('\r') && !line.contains('\u{1b}'));
+}
+
+#[test]
+fn the_events_of_providers_have_the_payload_of_the_contract() {
+    for (event, expected) in [
+        (
+            Event::AuthProviderUnavailable {
+                affected_path: "/ws",
+                error: "no answer in time",
+                provider_url: "http://k",
+            },
+            r#""event_type":"auth.provider_unavailable","severity":"high","category":"auth","payload":{"affected_path":"/ws","error":"no answer in time","provider_url":"http://k"}"#,
+        ),
+        (
+            Event::AuthProviderRecovered { provider_url: "http://k" },
+            r#""event_type":"auth.provider_recovered","severity":"info","category":"auth","payload":{"provider_url":"http://k"}"#,
+        ),
+        (
+            Event::AuthJwksRefresh { jwks_url: "http://j", key_count: 2 },
+            r#""event_type":"auth.jwks_refresh","severity":"info","category":"auth","payload":{"jwks_url":"http://j","key_count":2}"#,
+        ),
+        (
+            Event::AuthJwksError { detail: "unexpected status 500", jwks_url: "http://j" },
+            r#""event_type":"auth.jwks_error","severity":"medium","category":"auth","payload":{"detail":"unexpected status 500","jwks_url":"http://j"}"#,
+        ),
+    ] {
+        let line = text(&event);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let shown = ["event_type", "severity", "category", "payload"]
+            .map(|key| format!("\"{key}\":{}", value[key]));
+        assert_eq!(shown.join(","), expected);
+        assert!(line.contains("\"actor\":{\"type\":\"system\"}"), "{line}");
+    }
 }

@@ -13,6 +13,9 @@ use crate::metrics::EventLogMetrics;
 /// Lines that wait for the writer; at about 600 bytes each this is the memory that a stuck reader of the log can cost.
 const QUEUE_LINES: usize = 16_384;
 
+/// Bytes that wait for the writer: paths in lines are as long as clients make them.
+const QUEUE_BYTES: u64 = 32 * 1024 * 1024;
+
 /// Lines that are collected into one write.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -29,12 +32,26 @@ pub struct EventSender {
 impl EventSender {
     /// Writes one event. `at` is the wall-clock time of the event.
     pub fn send(&self, event: &Event<'_>, at: jiff::Timestamp) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(event.to_line(at))
+        let line = event.to_line(at);
+        let bytes = line.len() as u64;
+        let waiting = self.metrics.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let full = waiting.saturating_add(bytes) > QUEUE_BYTES;
+        if full
+            || matches!(
+                self.queue.try_send(line),
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
+            )
         {
+            self.metrics.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.metrics.queue_full.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A sender and the lines that it was given; a bounded number of them waits to be received.
+pub fn queue(metrics: Arc<EventLogMetrics>) -> (EventSender, Receiver<Vec<u8>>) {
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    (EventSender { queue, metrics }, lines)
 }
 
 /// The writing thread.
@@ -64,19 +81,18 @@ pub fn start(
     out: impl Write + Send + 'static,
     metrics: Arc<EventLogMetrics>,
 ) -> io::Result<(EventSender, EventWriter)> {
-    let (queue, lines) = sync_channel(QUEUE_LINES);
+    let (sender, lines) = queue(Arc::clone(&metrics));
     let (finished, done) = sync_channel(1);
-    let counted = Arc::clone(&metrics);
     let ending = Arc::new(AtomicBool::new(false));
     let asked_to_end = Arc::clone(&ending);
-    let wake = queue.clone();
+    let wake = sender.queue.clone();
     let thread = std::thread::Builder::new().name("vw-events".into()).spawn(move || {
-        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics: counted }
+        Sink { out, pending: Vec::with_capacity(BATCH_BYTES), line_cut: 0, metrics }
             .run(&lines, &asked_to_end);
         // The receiver is gone when nobody waits for the end.
         let _ = finished.send(());
     })?;
-    Ok((EventSender { queue, metrics }, EventWriter { thread, ending, wake, done }))
+    Ok((sender, EventWriter { thread, ending, wake, done }))
 }
 
 struct Sink<W> {
@@ -90,7 +106,7 @@ struct Sink<W> {
 impl<W: Write> Sink<W> {
     fn run(&mut self, lines: &Receiver<Vec<u8>>, ending: &AtomicBool) {
         while let Ok(first) = lines.recv() {
-            self.pending.extend_from_slice(&first);
+            self.take(&first);
             // Asked before the queue is emptied: what was sent before the end was announced is in it then.
             let last = ending.load(Ordering::Acquire);
             if !last {
@@ -114,11 +130,16 @@ impl<W: Write> Sink<W> {
         }
     }
 
+    fn take(&mut self, line: &[u8]) {
+        self.metrics.waiting_bytes.fetch_sub(line.len() as u64, Ordering::Relaxed);
+        self.pending.extend_from_slice(line);
+    }
+
     /// Takes lines until there are none, or enough for one write: then true.
     fn take_batch(&mut self, lines: &Receiver<Vec<u8>>) -> bool {
         while self.pending.len() < BATCH_BYTES {
             match lines.try_recv() {
-                Ok(line) => self.pending.extend_from_slice(&line),
+                Ok(line) => self.take(&line),
                 Err(_) => return false,
             }
         }
@@ -253,5 +274,24 @@ mod tests {
         assert!(metrics.queue_full.load(Ordering::Relaxed) > 0);
         drop(blocked);
         writer.finish(Duration::from_secs(20));
+    }
+
+    #[test]
+    fn long_lines_are_bounded_in_bytes_and_the_count_comes_back() {
+        let (blocked, wait) = sync_channel::<()>(0);
+        let metrics = Arc::new(EventLogMetrics::default());
+        let Ok((sender, writer)) = start(Stuck(wait), Arc::clone(&metrics)) else {
+            panic!("no thread")
+        };
+        let reason = "x".repeat(64 * 1024);
+        let event = Event::ProxyStopped { reason: &reason, tunnels_closed: 0, uptime_seconds: 0 };
+        for _ in 0..2_000 {
+            sender.send(&event, jiff::Timestamp::UNIX_EPOCH);
+            assert!(metrics.waiting_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
+        }
+        assert!(metrics.queue_full.load(Ordering::Relaxed) > 0);
+        drop(blocked);
+        writer.finish(Duration::from_secs(20));
+        assert_eq!(metrics.waiting_bytes.load(Ordering::Relaxed), 0);
     }
 }

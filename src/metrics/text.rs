@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use super::{BUCKETS_SECONDS, CloseReason, CoreMetrics, Counter, Histogram, Labelled, Metrics};
+use super::{
+    BUCKETS_SECONDS, CloseReason, CoreMetrics, Counter, Histogram, LIMIT_TYPES, Labelled, Metrics,
+};
+use crate::admission::limit::Limits;
 use crate::process::{Process, UpstreamHealth, VERSION};
 
 const UPGRADE_RESULTS: [&str; 6] =
@@ -25,6 +28,8 @@ pub fn render(metrics: &Metrics, process: &Process) -> String {
     text.connections(process);
     text.websocket();
     text.requests();
+    text.limits();
+    text.authentication();
     text.upstream(process);
     text.process_wide();
     text.out
@@ -95,11 +100,12 @@ impl Text<'_> {
             "Client connections by what became of them at accept.",
         );
         let accepted = self.sum(|core| core.connections_accepted.get());
+        let proxy_protocol = self.sum(|core| core.connections_proxy_protocol.get());
         let over_limit = self.sum(|core| core.connections_over_limit.get());
         for (result, value) in [
             ("accepted", accepted),
             ("over_limit", over_limit),
-            ("proxy_protocol", 0),
+            ("proxy_protocol", proxy_protocol),
             ("tls_failed", 0),
         ] {
             self.line("vibewarden_connections_total", &[("result", result)], value);
@@ -182,6 +188,35 @@ impl Text<'_> {
         }
     }
 
+    fn limits(&mut self) {
+        self.family("vibewarden_rate_limit_hits_total", "counter", "Refusals by a limit.");
+        for (place, limit_type) in LIMIT_TYPES.into_iter().enumerate() {
+            let value = self.sum(|core| core.rate_limit_hits.get(place).map_or(0, Counter::get));
+            let labels = [("limit_type", limit_type)];
+            self.line("vibewarden_rate_limit_hits_total", &labels, value);
+        }
+        let limits = self.metrics.limits.get();
+        let of = |value: fn(&Limits) -> u64| limits.map_or(0, |limits| value(limits));
+        let keys =
+            [("ip", of(|limits| limits.ip.keys())), ("user", of(|limits| limits.user.keys()))];
+        let overflow = [
+            ("ip", of(|limits| limits.ip.overflow_total())),
+            ("user", of(|limits| limits.user.overflow_total())),
+        ];
+        self.family("vibewarden_rate_limit_keys", "gauge", "Keys that have a bucket.");
+        for (scope, value) in keys {
+            self.line("vibewarden_rate_limit_keys", &[("scope", scope)], value);
+        }
+        self.family(
+            "vibewarden_rate_limit_overflow_total",
+            "counter",
+            "Decisions by a bucket that keys share because the table is full.",
+        );
+        for (scope, value) in overflow {
+            self.line("vibewarden_rate_limit_overflow_total", &[("scope", scope)], value);
+        }
+    }
+
     fn upstream(&mut self, process: &Process) {
         self.family(
             "vibewarden_upstream_connect_failures_total",
@@ -209,6 +244,33 @@ impl Text<'_> {
         let name = "vibewarden_upstream_healthy";
         self.family(name, "gauge", "Whether the upstream answers its probe.");
         self.line(name, &[], healthy);
+    }
+
+    fn authentication(&mut self) {
+        let name = "vibewarden_auth_decisions_total";
+        self.family(name, "counter", "Decisions of authentication.");
+        for (decision, value) in [
+            ("allowed", self.sum(|core| core.auth_allowed.get())),
+            ("blocked", self.sum(|core| core.auth_blocked.get())),
+        ] {
+            self.line(name, &[("decision", decision)], value);
+        }
+        self.family(
+            "vibewarden_auth_cache_total",
+            "counter",
+            "Credentials by how their verdict was found.",
+        );
+        let control = &self.metrics.control;
+        for (cache, result, value) in [
+            ("jwt", "hit", self.sum(|core| core.jwt_cache_hits.get())),
+            ("jwt", "miss", self.sum(|core| core.jwt_cache_misses.get())),
+            ("kratos", "hit", control.kratos_cache_hits.get()),
+            ("kratos", "miss", control.kratos_cache_misses.get()),
+            ("kratos", "merged", control.kratos_cache_merged.get()),
+        ] {
+            let labels = [("cache", cache), ("result", result)];
+            self.line("vibewarden_auth_cache_total", &labels, value);
+        }
     }
 
     fn process_wide(&mut self) {

@@ -1,23 +1,27 @@
 //! One connection's life, top to bottom. All branching is here; the leaves have names and live elsewhere.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::balancer;
 use super::core::{ConnectionPlace, Core};
 use super::exchange::{Exchanged, Next, Outcome, PlainRequest, exchange};
+use super::expiries::Expiring;
 use super::facts::Facts;
 use super::handshake::{self, Early, Opening};
 use super::head_buffer::{HeadBuffer, HeadEnd, read_request_head};
 use super::judge::{Attempt, Judged, Rejected, judge};
+use super::limited::Places;
 use super::own_endpoint;
 use super::panic::caught;
 use super::relay::{Waiting, relay};
 use super::report::{self, Proxied};
 use super::stream::Socket;
 use super::tunnels::Tunnel;
-use crate::admission::policy::Policy;
+use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::metrics::{CloseReason, UpgradeResult};
 use crate::refusal::Refusal;
@@ -30,6 +34,8 @@ struct Upgraded {
     at: Instant,
     early: Early,
     waiting: Option<Box<Waiting>>,
+    ends_at: Option<SystemTime>,
+    places: Option<Box<Places>>,
 }
 
 /// A client connection that carries a tunnel from now on.
@@ -39,6 +45,14 @@ struct Opened {
     at: Instant,
     early: Early,
     waiting: Option<Box<Waiting>>,
+    /// Held until the tunnel has ended.
+    _held: Option<Box<Held>>,
+}
+
+/// What a tunnel gives back when it has ended. Few have any of it.
+struct Held {
+    _places: Option<Box<Places>>,
+    _expiring: Option<Expiring>,
 }
 
 /// Serves one client connection to its end. A defect ends this connection and nothing else.
@@ -62,19 +76,31 @@ pub(crate) fn serve(
 }
 
 async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<Box<Opened>> {
-    let served = caught(pin!(requests(&core, &client, peer))).await;
+    let answering = Cell::new(false);
+    let served = caught(pin!(requests(&core, &client, peer, &answering))).await;
     match served {
         Some(None) => None,
         Some(Some(upgraded)) => {
-            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting } = *upgraded;
+            let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, ends_at, places } =
+                *upgraded;
             let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
-            Some(Box::new(Opened { tunnel, facts, at, early, waiting }))
+            let expiring = ends_at.map(|at| Expiring::add(&core, &tunnel, at));
+            let held = (places.is_some() || expiring.is_some())
+                .then(|| Box::new(Held { _places: places, _expiring: expiring }));
+            Some(Box::new(Opened { tunnel, facts, at, early, waiting, _held: held }))
         }
         None => {
             core.metrics.task_panics.add(1);
+            if answering.get() {
+                // Whatever the client has received of an answer, nothing can follow it.
+                client.reset_on_close();
+                return None;
+            }
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            Box::pin(refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b""))
-                .await;
+            let refused =
+                refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b"");
+            // A second defect ends the connection without a word.
+            caught(pin!(refused)).await;
             None
         }
     }
@@ -85,9 +111,17 @@ const ANSWERS_IN_A_ROW: u64 = 16;
 const BREATHER: Duration = Duration::from_millis(1);
 
 /// Serves requests until one opened a tunnel or nothing more is served.
-async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgraded>> {
+async fn requests(
+    core: &Core,
+    client: &Socket,
+    peer: IpAddr,
+    answering: &Cell<bool>,
+) -> Option<Box<Upgraded>> {
+    let accepted = clock::now();
     let mut buffer = HeadBuffer::new(&core.buffers);
-    let (mut first, mut own_answers): (bool, u64) = (true, 0);
+    let mut own_answers = 0;
+    let peer = balancer::source(core, client, peer, &mut buffer, accepted).await?;
+    let mut first = Some(accepted);
     loop {
         let head_bytes = match read_request_head(core, client, &mut buffer, first).await {
             Ok(head_bytes) => head_bytes,
@@ -99,9 +133,11 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             }
         };
         let (policy, started) = (core.policy(), clock::now());
-        let judged = judge(&policy, buffer.filled().get(..head_bytes).unwrap_or_default(), peer);
+        let head = buffer.filled().get(..head_bytes).unwrap_or_default();
+        let judged = judge(core, &policy, head, peer).await;
         buffer.consume(head_bytes);
         buffer.release_if_empty();
+        answering.set(true);
         let goes_on = match judged {
             Ok(Judged::Own(request)) => {
                 own_answers += 1;
@@ -133,7 +169,8 @@ async fn requests(core: &Core, client: &Socket, peer: IpAddr) -> Option<Box<Upgr
             monoio::time::sleep(BREATHER).await;
             own_answers = 0;
         }
-        first = false;
+        first = None;
+        answering.set(false);
     }
 }
 
@@ -149,16 +186,31 @@ async fn conclude_upgrade(
     let at = clock::now();
     let took = at.saturating_duration_since(started);
     let bytes_in = attempt.head_bytes as u64;
-    let proxied =
-        |status, bytes_out| Proxied { status, websocket: true, bytes_in, bytes_out, took };
+    let proxied = |status, bytes_out| Proxied {
+        to: To::Upstream,
+        status,
+        websocket: true,
+        bytes_in,
+        bytes_out,
+        took,
+    };
     match opening {
         Opening::Opened { upstream, upstream_is_tcp, answer_bytes, early, waiting } => {
             core.metrics.upgrade(UpgradeResult::Opened);
             core.metrics.handshake.observe(took);
             report::proxied(core, policy, &attempt.facts, &proxied(101, answer_bytes));
-            let facts = attempt.facts;
-            let upgraded = Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting };
-            return Some(Box::new(upgraded));
+            let Attempt { facts, ends_at, places, .. } = attempt;
+            let places = places.into_inner();
+            return Some(Box::new(Upgraded {
+                upstream,
+                upstream_is_tcp,
+                facts,
+                at,
+                early,
+                waiting,
+                ends_at,
+                places,
+            }));
         }
         Opening::Declined { status, answer_bytes, is_whole } => {
             core.metrics.upgrade(UpgradeResult::Declined);
@@ -169,6 +221,8 @@ async fn conclude_upgrade(
         }
         Opening::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
         Opening::Refused(refusal) => {
+            // The handshake has failed: its places are free before the client knows.
+            drop(attempt.places.take());
             core.metrics.upgrade(match refusal {
                 Refusal::UpstreamTimeout { .. } => UpgradeResult::Timeout,
                 _ => UpgradeResult::Failed,
@@ -191,7 +245,8 @@ async fn conclude_plain(
 ) -> bool {
     let Exchanged { outcome, bytes_in, bytes_out } = exchanged;
     let took = clock::now().saturating_duration_since(started);
-    let proxied = |status| Proxied { status, websocket: false, bytes_in, bytes_out, took };
+    let proxied =
+        |status| Proxied { to: request.to, status, websocket: false, bytes_in, bytes_out, took };
     match outcome {
         Outcome::Answered { status, next } => {
             report::proxied(core, policy, &request.facts, &proxied(status));
@@ -239,13 +294,13 @@ async fn refuse(
     report::refused(core, policy, facts, refusal);
     let goes_on = goes_on && !core.is_draining();
     let mut out = Vec::with_capacity(512);
-    refusal.answer().write(
-        &mut out,
-        facts.request_id(),
-        facts.method() == "HEAD",
-        !goes_on,
-        headers,
-    );
+    let (answer, id) = (refusal.answer(), facts.request_id());
+    if answer.status == 302 {
+        let login_url = policy.authentication.login_url();
+        answer.write_redirect(&mut out, id, login_url, !goes_on, headers);
+    } else {
+        answer.write(&mut out, id, facts.method() == "HEAD", !goes_on, headers);
+    }
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !goes_on {
         client.linger(&core.scratch).await;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::core::Core;
 use super::head_buffer::HeadBuffer;
-use super::mover::{Course, Failed, Held, Mover, Turn};
+use super::mover::{Course, Failed, Held, Mover, TURN_BYTES, Turn};
 use super::stream::{Socket, deadline_after};
 use crate::wire::answer::ContentFraming;
 use crate::wire::body::LAST_CHUNK;
@@ -103,8 +103,10 @@ impl Transfer<'_> {
         }
         put_chunk(&mut out, begun.filled());
         begun.consume(begun.filled().len());
+        let mut turn_bytes = 0;
         loop {
             self.send(&out).await?;
+            self.end_turn(&mut turn_bytes, out.len()).await?;
             out.clear();
             let received = self.receive(|bytes| put_chunk(&mut out, bytes)).await?;
             if received == 0 {
@@ -130,12 +132,14 @@ impl Transfer<'_> {
             }
         }
         begun.release_if_empty();
+        let mut turn_bytes = 0;
         loop {
             self.send(&out).await?;
-            out.clear();
             if passage.is_complete() {
                 return Ok(());
             }
+            self.end_turn(&mut turn_bytes, out.len()).await?;
+            out.clear();
             let mut passed = Ok(0);
             let received = self
                 .receive(|bytes| {
@@ -169,10 +173,21 @@ impl Transfer<'_> {
         Ok(())
     }
 
+    /// Lets every other connection of the core have its turn when this one has had its own. Where bytes keep coming and are
+    /// taken at once nothing else would suspend.
+    async fn end_turn(&self, turn_bytes: &mut usize, moved: usize) -> Result<(), TransferError> {
+        *turn_bytes += moved;
+        if *turn_bytes < TURN_BYTES {
+            return Ok(());
+        }
+        *turn_bytes = 0;
+        self.core.let_others_run().await;
+        self.wait_for_sender().await
+    }
+
     async fn flush(&self, mut held: Held<'_>) -> Result<(), TransferError> {
         loop {
-            let until = deadline_after(self.patience);
-            self.to.writable_until(until).await.map_err(receiver)?;
+            self.to.room_within(self.patience).await.map_err(receiver)?;
             if held.flush_now(self.to, |bytes| self.count(bytes))? {
                 return Ok(());
             }

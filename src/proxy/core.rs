@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{Either, select};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,15 +20,19 @@ use slab::Slab;
 
 use super::connection;
 use super::driver::Mode;
+use super::expiries::Expiries;
+use super::limited::SharedLimits;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
 use super::stream::{Socket, clear_liveness, set_liveness};
 use super::tunnels::{Tunnels, share_interval};
+use crate::admission::jwt::{Keys, TokenCache};
 use crate::admission::policy::Policy;
 use crate::clock;
 use crate::event::EventSender;
 use crate::metrics::{CloseReason, CoreMetrics, Metrics};
 use crate::process::Process;
+use crate::providers::Providers;
 use crate::published::Reader;
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
@@ -55,6 +59,12 @@ const REQUEST_GRACE: Duration = Duration::from_secs(5);
 /// For connections that were cut at the very end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// Verified tokens that one core remembers.
+const TOKENS_MAX: usize = 16 * 1024;
+
+/// How often ended credentials are looked for: a tunnel ends within a second of its credential.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(400);
+
 /// A longer drain is as good as none; the bound keeps the arithmetic of deadlines safe.
 const DRAIN_MAX: Duration = Duration::from_hours(24 * 365);
 
@@ -79,6 +89,10 @@ pub struct CoreParts {
     pub metrics: Arc<Metrics>,
     /// The event log.
     pub events: EventSender,
+    /// Whom to ask about identities.
+    pub providers: Providers,
+    /// What limits all cores together.
+    pub limits: SharedLimits,
 }
 
 /// What the connections of one core share.
@@ -92,6 +106,11 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) tunnels: Tunnels,
     pub(crate) buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) providers: Providers,
+    pub(crate) limits: SharedLimits,
+    pub(crate) tokens: RefCell<TokenCache>,
+    pub(crate) expiries: Expiries,
+    keys: RefCell<Reader<Keys>>,
     policy: RefCell<Reader<Policy>>,
     turns: Option<Turns>,
     draining: Notice,
@@ -102,9 +121,46 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// A core without connections.
+    pub(super) fn new(parts: CoreParts, policy: Reader<Policy>) -> io::Result<Self> {
+        let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
+        Ok(Self {
+            process: parts.process,
+            metrics,
+            all_metrics: parts.metrics,
+            events: parts.events,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            pipes: PipePool::default(),
+            pool: Pool::default(),
+            tunnels: Tunnels::default(),
+            buffers: RefCell::default(),
+            tokens: RefCell::new(TokenCache::new(TOKENS_MAX)),
+            expiries: Expiries::default(),
+            keys: RefCell::new(parts.providers.keys.reader()),
+            providers: parts.providers,
+            limits: parts.limits,
+            policy: RefCell::new(policy),
+            turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
+            draining: Notice::default(),
+            open: Cell::new(0),
+            all_closed: Notice::default(),
+            accept_warned: Cell::new(None),
+        })
+    }
+
     /// The policy in force now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.policy.borrow_mut().load()
+    }
+
+    /// The keys of tokens that are known now.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.keys.borrow_mut().load()
+    }
+
+    /// Whether newer keys were asked for so lately that it is of no use to ask again.
+    pub(crate) fn keys_are_quiet(&self) -> bool {
+        self.keys().quiet_until.is_some_and(|until| clock::now() < until)
     }
 
     /// Completes when the drain has begun.
@@ -126,6 +182,11 @@ impl Core {
         if let Some(turns) = &self.turns {
             turns.next().await;
         }
+    }
+
+    /// Client connections that are open now.
+    pub(super) fn connections_open(&self) -> usize {
+        self.open.get()
     }
 
     /// Warns of a connection that cannot be taken, unless it has just done so: it is tried again many times a second.
@@ -165,28 +226,12 @@ pub async fn run(
     listener: TcpListener,
     commands: flume::Receiver<Command>,
 ) -> io::Result<u64> {
-    let metrics = parts.metrics.cores.get(parts.number).map(Arc::clone).unwrap_or_default();
-    let core = Rc::new(Core {
-        process: parts.process,
-        metrics,
-        all_metrics: parts.metrics,
-        events: parts.events,
-        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-        pipes: PipePool::default(),
-        pool: Pool::default(),
-        tunnels: Tunnels::default(),
-        buffers: RefCell::default(),
-        policy: RefCell::new(policy),
-        turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
-        draining: Notice::default(),
-        open: Cell::new(0),
-        all_closed: Notice::default(),
-        accept_warned: Cell::new(None),
-    });
+    let core = Rc::new(Core::new(parts, policy)?);
     listener.set_nonblocking(true)?;
     let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
     monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
     monoio::spawn(keep_pool(Rc::clone(&core)));
+    monoio::spawn(keep_expiries(Rc::clone(&core)));
     if core.turns.is_some() {
         monoio::spawn(give_turns(Rc::clone(&core)));
     }
@@ -272,7 +317,8 @@ fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
     Accepted::More
 }
 
-fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
+/// Serves a connection that was just accepted, unless it is one too many.
+pub(super) fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
     let connections = &core.process.connections;
     if !connections.take() {
         core.metrics.connections_over_limit.add(1);
@@ -322,7 +368,15 @@ async fn keep_liveness(core: Rc<Core>, listener: Weak<Socket>) {
 async fn keep_pool(core: Rc<Core>) {
     loop {
         monoio::time::sleep(SWEEP_INTERVAL).await;
-        core.pool.sweep(&core.policy().addresses, clock::now());
+        core.pool.sweep(&core.policy(), clock::now());
+    }
+}
+
+/// Ends tunnels whose credential has ended.
+async fn keep_expiries(core: Rc<Core>) {
+    loop {
+        monoio::time::sleep(EXPIRY_INTERVAL).await;
+        core.expiries.end_due(SystemTime::from(clock::wall()));
     }
 }
 
@@ -454,7 +508,7 @@ impl Turns {
     }
 }
 
-async fn give_turns(core: Rc<Core>) {
+pub(super) async fn give_turns(core: Rc<Core>) {
     let Some(turns) = &core.turns else { return };
     while turns.signal.readable().await.is_ok() {
         let _ = rustix::io::read(turns.signal.fd(), &mut [0u8; 8]);

@@ -13,7 +13,7 @@ use super::facts::Facts;
 use super::head_buffer::HeadBuffer;
 use super::stream::{Socket, deadline_after, set_liveness};
 use super::upstream::{Connected, Place, connect};
-use crate::admission::policy::{Addresses, Policy};
+use crate::admission::policy::{Addresses, Policy, To};
 use crate::clock;
 use crate::refusal::{Refusal, Unavailable};
 use crate::wire::answer::{ContentFraming, Recipient, write_final, write_interim};
@@ -26,6 +26,7 @@ pub(crate) const INTERIM_ANSWERS_MAX: u8 = 16;
 
 /// An admitted plain request.
 pub(crate) struct PlainRequest {
+    pub(crate) to: To,
     pub(crate) forwarded_head: Vec<u8>,
     pub(crate) framing: Framing,
     pub(crate) version: Version,
@@ -155,6 +156,10 @@ fn closed() -> Refusal {
 }
 
 impl Exchange<'_> {
+    fn addresses(&self) -> &Addresses {
+        &self.policy.destination(self.request.to).addresses
+    }
+
     fn refused(&self, refusal: Refusal) -> Outcome {
         let content_unread = self.request.has_content() && !self.progress.request_sent.get();
         let ends_connection = content_unread || self.progress.switched.get();
@@ -166,16 +171,16 @@ impl Exchange<'_> {
         let mut content = self.begin_content(buffer, &mut begun)?;
         let begun_head = self.begin_head(&begun);
         let head = begun_head.as_deref().unwrap_or(&self.request.forwarded_head);
-        if let Some((upstream, place)) = self.core.pool.take(&self.policy.addresses) {
+        if let Some((upstream, place)) = self.core.pool.take(self.addresses()) {
             match self.over(&upstream, head, 0, &mut content, buffer, true).await {
                 Err(Stop::Stale) if self.request.is_repeatable() => {}
                 done => return self.finish(upstream, place, done),
             }
         }
-        let connected = connect(self.core, self.policy, head, None).await;
+        let connected = connect(self.core, self.policy, self.addresses(), head, None).await;
         let Connected { upstream, place, sent_bytes } = connected.map_err(Stop::Refused)?;
         if let (Addresses::Tcp(_), Some(after)) =
-            (&self.policy.addresses, self.policy.config.server.dead_peer_after)
+            (self.addresses(), self.policy.config.server.dead_peer_after)
         {
             // Fails only on a socket that is about to end by itself.
             let _ = set_liveness(upstream.fd(), after);
@@ -200,7 +205,7 @@ impl Exchange<'_> {
                 let limits = ContentLimits {
                     trailer_bytes_max: self.policy.config.server.max_header_bytes,
                     content_bytes_max: self.request.content_bytes_max,
-                    reserved_names: &[],
+                    reserved_names: self.policy.authentication.reserved_names(),
                 };
                 let mut passage = Passage::new(ContentFraming::Chunked, limits);
                 let consumed = passage
@@ -286,7 +291,12 @@ impl Exchange<'_> {
         // The upstream must not take a part for the whole.
         upstream.reset_on_close();
         if self.progress.answer_begun.get() {
-            return Err(Stop::Cut { status: self.progress.status.get() });
+            self.client.reset_on_close();
+            return Err(match self.progress.status.get() {
+                // In the middle of an interim answer.
+                0 => Stop::ClientLeft,
+                status => Stop::Cut { status },
+            });
         }
         Err(match error {
             TransferError::SenderStalled => Stop::Refused(Refusal::RequestTimeout),

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::event::RequestFacts;
+use crate::admission::authentication::Identity;
+use crate::event::{ActorKind, KnownActor, RequestFacts};
 use crate::wire::request::{Glance, RequestHead};
 
 /// What a request leaves behind in events, and all that a tunnel keeps of it: one allocation.
@@ -13,6 +14,14 @@ pub(crate) struct Facts {
     texts: Box<str>,
     method_start: u16,
     path_start: u16,
+    actor: Option<Box<Actor>>,
+}
+
+/// Who sent the request, once that is known.
+#[derive(Debug)]
+struct Actor {
+    kind: ActorKind,
+    id: Box<str>,
 }
 
 impl Facts {
@@ -24,7 +33,14 @@ impl Facts {
             texts: [request_id, method, path].concat().into_boxed_str(),
             method_start: place(request_id.len()),
             path_start: place(request_id.len() + method.len()),
+            actor: None,
         }
+    }
+
+    /// Adds who sent the request.
+    pub(crate) fn identify(&mut self, identity: &Identity) {
+        self.actor =
+            identity.actor().map(|KnownActor { kind, id }| Box::new(Actor { kind, id: id.into() }));
     }
 
     pub(crate) fn unread(client: IpAddr) -> Self {
@@ -60,7 +76,7 @@ impl Facts {
         let read = |text| Some(text).filter(|text: &&str| !text.is_empty());
         RequestFacts {
             client: self.client,
-            actor: None,
+            actor: self.actor.as_ref().map(|actor| KnownActor { kind: actor.kind, id: &actor.id }),
             method: read(self.method()),
             path: read(self.path()),
             request_id: self.request_id(),

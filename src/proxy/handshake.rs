@@ -96,6 +96,8 @@ pub(crate) async fn open(
             switch(policy, client, upstream, &head, early, &received).await
         }
         Ok((upstream, Answer::Other(answer))) => {
+            // There will be no tunnel, however long the answer takes.
+            drop(attempt.places.take());
             let declined = decline(core, policy, client, &upstream, answer, &mut received);
             Box::pin(declined).await
         }
@@ -135,7 +137,7 @@ async fn switch(
     let is_empty = waiting.to_upstream.is_empty() && waiting.to_client.is_empty();
     Opening::Opened {
         upstream,
-        upstream_is_tcp: matches!(policy.addresses, Addresses::Tcp(_)),
+        upstream_is_tcp: matches!(policy.upstream.addresses, Addresses::Tcp(_)),
         answer_bytes: head.len() as u64,
         early: Early {
             to_upstream_bytes: to_upstream_bytes as u64,
@@ -156,7 +158,7 @@ async fn decline(
 ) -> Opening {
     // A tunnel gets its liveness at its first visit; an answer that pauses has none but this.
     if let (Addresses::Tcp(_), Some(after)) =
-        (&policy.addresses, policy.config.server.dead_peer_after)
+        (&policy.upstream.addresses, policy.config.server.dead_peer_after)
     {
         // Fails only on a socket that is about to end by itself.
         let _ = set_liveness(upstream.fd(), after);
@@ -208,7 +210,8 @@ async fn ask_upstream(
     let answer_by = deadline_after(limit);
     let late = || Refusal::upstream_timeout(limit.unwrap_or_default());
     let head = &attempt.forwarded_head;
-    let Connected { upstream, sent_bytes, .. } = connect(core, policy, head, limit).await?;
+    let Connected { upstream, sent_bytes, .. } =
+        connect(core, policy, &policy.upstream.addresses, head, limit).await?;
     let rest = head.get(sent_bytes..).unwrap_or_default();
     upstream.send_all_until(rest, answer_by).await.map_err(|error| match error {
         Errno::TIME => late(),

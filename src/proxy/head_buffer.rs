@@ -121,49 +121,37 @@ pub(crate) enum HeadEnd {
     Refused(Refusal),
 }
 
-/// Reads one head. The first has `server.read_timeout` from the accept on; a later one has `server.idle_timeout` for its
+/// Reads one head. The first has `server.read_timeout` from `accepted` on; a later one has `server.idle_timeout` for its
 /// first byte and then `server.read_timeout`.
 pub(crate) async fn read_request_head(
     core: &Core,
     client: &Socket,
     buffer: &mut HeadBuffer<'_>,
-    first: bool,
+    accepted: Option<Instant>,
 ) -> Result<usize, HeadEnd> {
+    if accepted.is_none() && buffer.filled().is_empty() {
+        // The head that comes is read under the policy of its own time; this wait holds none.
+        wait_for_next(core, client, buffer).await?;
+    }
     let policy = core.policy();
     let server = &policy.config.server;
     let mut scanner = HeadScanner::new(server.max_header_bytes);
-    let mut begun = first || !buffer.filled().is_empty();
-    // Between two requests there is nothing to receive yet.
-    let mut wait_first = !begun;
-    let mut deadline = None;
-    let mut armed = false;
+    let since = accepted.unwrap_or_else(clock::now);
+    let deadline = server.read_timeout.and_then(|time| since.checked_add(time));
     loop {
         match scanner.advance(buffer.filled()) {
             Ok(Some(head_bytes)) => return Ok(head_bytes),
             Ok(None) => {}
             Err(error) => return Err(HeadEnd::Refused(error.into())),
         }
-        let received = if std::mem::take(&mut wait_first) {
-            Err(Errno::AGAIN)
-        } else {
-            buffer.receive(client, server.max_header_bytes)
-        };
-        match received {
+        match buffer.receive(client, server.max_header_bytes) {
             Ok(0) => return Err(HeadEnd::Left),
-            Ok(_) => {
-                armed &= begun;
-                begun = true;
-            }
+            Ok(_) => {}
             Err(Errno::AGAIN) => {
-                if !armed {
-                    let time = if begun { server.read_timeout } else { server.idle_timeout };
-                    deadline = deadline_after(time);
-                    armed = true;
-                }
                 buffer.release_if_empty();
-                match wait_readable(core, client, deadline, begun).await {
+                match client.readable_until(deadline).await {
                     Ok(()) => {}
-                    Err(Stalled::Deadline) if !buffer.filled().is_empty() => {
+                    Err(Errno::TIME) if !buffer.filled().is_empty() => {
                         return Err(HeadEnd::Refused(Refusal::RequestTimeout));
                     }
                     Err(_) => return Err(HeadEnd::Left),
@@ -174,32 +162,25 @@ pub(crate) async fn read_request_head(
     }
 }
 
-enum Stalled {
-    Deadline,
-    /// The connection failed, or is idle while the process drains.
-    Over,
-}
-
-async fn wait_readable(
+/// Waits for the first bytes of a later request, for as long as the configuration of now allows, and receives them. The
+/// beginning of a drain ends the wait.
+async fn wait_for_next(
     core: &Core,
     client: &Socket,
-    deadline: Option<Instant>,
-    begun: bool,
-) -> Result<(), Stalled> {
-    let ready = async {
-        if begun {
-            return client.readable().await.map_err(|_| Stalled::Over);
+    buffer: &mut HeadBuffer<'_>,
+) -> Result<(), HeadEnd> {
+    let deadline = deadline_after(core.policy().config.server.idle_timeout);
+    loop {
+        let ready = pin!(client.readable_until(deadline));
+        match select(ready, pin!(core.drain_begins())).await {
+            Either::Left((Ok(()), _)) => {}
+            Either::Left((Err(_), _)) | Either::Right(_) => return Err(HeadEnd::Left),
         }
-        match select(pin!(client.readable()), pin!(core.drain_begins())).await {
-            Either::Left((ready, _)) => ready.map_err(|_| Stalled::Over),
-            Either::Right(_) => Err(Stalled::Over),
-        }
-    };
-    match deadline {
-        None => ready.await,
-        Some(deadline) => {
-            let left = deadline.saturating_duration_since(clock::now());
-            monoio::time::timeout(left, ready).await.unwrap_or(Err(Stalled::Deadline))
+        match buffer.receive(client, FIRST_BYTES) {
+            Ok(received) if received > 0 => return Ok(()),
+            // The readiness was none.
+            Err(Errno::AGAIN) => buffer.release_if_empty(),
+            _ => return Err(HeadEnd::Left),
         }
     }
 }

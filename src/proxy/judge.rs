@@ -1,13 +1,19 @@
-//! What the checks make of a request head: everything that is decided before anybody else is asked.
+//! What the checks make of a request head: everything that is decided before the upstream is asked.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
+use super::core::Core;
 use super::exchange::PlainRequest;
 use super::facts::{Facts, new_request_id};
+use super::identify::identify;
+use super::limited::Places;
 use super::own_endpoint;
+use crate::admission::authentication::Identity;
 use crate::admission::paths::MatchingPath;
-use crate::admission::policy::Policy;
-use crate::refusal::Refusal;
+use crate::admission::policy::{Origin, Policy, To};
+use crate::refusal::{Refusal, Unavailable};
 use crate::wire::forward::{self, Forwarding, Purpose};
 use crate::wire::head::Framing;
 use crate::wire::request::RequestHead;
@@ -44,17 +50,26 @@ pub(crate) struct Attempt {
     pub(crate) forwarded_head: Vec<u8>,
     pub(crate) accept: Accept,
     pub(crate) head_bytes: usize,
+    /// When the tunnel has to end because its credential does.
+    pub(crate) ends_at: Option<SystemTime>,
+    /// Its places in the quotas.
+    pub(crate) places: Cell<Option<Box<Places>>>,
     pub(crate) facts: Facts,
 }
 
-/// Steps 2 to 11 of section 5.1: everything that is decided from the head alone.
-pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged, Rejected> {
+/// Steps 2 to 11 of section 5.1: everything before the upstream is asked.
+pub(crate) async fn judge(
+    core: &Core,
+    policy: &Policy,
+    head: &[u8],
+    peer: IpAddr,
+) -> Result<Judged, Rejected> {
     let parsed = RequestHead::parse(head)
         .map_err(|error| Rejected::malformed(error.into(), Facts::refused(peer, head), false))?;
     let origin = policy.origin(&parsed, peer);
     let mut new_id = String::new();
     let request_id = forward::request_id(&parsed).unwrap_or_else(|| new_request_id(&mut new_id));
-    let facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
+    let mut facts = Facts::new(origin.client, request_id, parsed.method, parsed.path());
     let upgrade = match Upgrade::of(&parsed) {
         Ok(upgrade) => upgrade,
         Err(error) => return Err(Rejected::malformed(error.into(), facts, true)),
@@ -62,45 +77,42 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
     if parsed.is_own_endpoint() {
         return Ok(Judged::Own(own_endpoint::Request::of(&parsed, request_id)));
     }
+    let path = MatchingPath::of(parsed.path());
+    let to = policy.authentication.destination(&path);
+    // What is for Kratos itself is never a tunnel.
+    let upgrade = upgrade.filter(|_| to == To::Upstream);
     let is_upgrade = upgrade.is_some();
-    let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
-    let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
-    let content_bytes_max = policy.content_bytes_max(&MatchingPath::of(parsed.path()));
-    let admitted = policy.admit(&parsed, &origin).and_then(|admitted| {
-        match (parsed.framing, content_bytes_max) {
-            (Framing::Length(length), Some(most)) if length > most => Err(Refusal::PayloadTooLarge),
-            _ => Ok(admitted),
-        }
-    });
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
+    let content_bytes_max = policy.content_bytes_max(&path).filter(|_| to == To::Upstream);
+    let places = Places::default();
+    let mut checks = Checks { core, policy, path: &path, to, is_upgrade, places };
+    let admitted = match checks.admit(&parsed, &origin, &mut facts).await {
+        Ok(identity) => check_length(parsed.framing, content_bytes_max).map(|()| identity),
+        Err(refusal) => Err(refusal),
+    };
+    let identity = match admitted {
+        Ok(identity) => identity,
         Err(refusal) => {
+            let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
+            let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
             let past_own_endpoints = true;
             return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
         }
     };
-    let forwarding = Forwarding {
-        target: None,
-        hidden_subprotocols: &[],
-        client: origin.client,
-        peer: origin.peer,
-        peer_trusted: origin.peer_trusted,
-        tls: false,
-        request_id,
-        upstream_authority: &policy.upstream_authority,
-        identity: admitted.identity.headers(),
-        identity_names: &[],
-        api_key_header: None,
-    };
     let purpose = if is_upgrade { Purpose::Upgrade } else { Purpose::Plain };
-    let mut forwarded_head = Vec::with_capacity(head.len() + FORWARDED_EXTRA_BYTES);
-    forward::write_request(&mut forwarded_head, &parsed, &forwarding, purpose);
+    let onward = Onward { to, purpose, request_id, identity: &identity };
+    let forwarded_head = forwarded(policy, &parsed, &origin, &onward);
     let head_bytes = head.len();
     Ok(match upgrade {
-        Some(upgrade) => {
-            Judged::Upgrade(Attempt { forwarded_head, accept: upgrade.accept(), head_bytes, facts })
-        }
+        Some(upgrade) => Judged::Upgrade(Attempt {
+            forwarded_head,
+            accept: upgrade.accept(),
+            head_bytes,
+            ends_at: identity.ends_at().filter(|_| policy.config.close_on_expiry),
+            places: Cell::new(checks.places.boxed()),
+            facts,
+        }),
         None => Judged::Plain(PlainRequest {
+            to,
             forwarded_head,
             framing: parsed.framing,
             version: parsed.version,
@@ -113,5 +125,92 @@ pub(crate) fn judge(policy: &Policy, head: &[u8], peer: IpAddr) -> Result<Judged
     })
 }
 
-/// Room for the header lines that the proxy adds, so that the forwarded head is allocated once.
-const FORWARDED_EXTRA_BYTES: usize = 320;
+/// What steps 5 to 10 need, and the places that they took for a tunnel.
+struct Checks<'c> {
+    core: &'c Core,
+    policy: &'c Policy,
+    path: &'c MatchingPath<'c>,
+    to: To,
+    is_upgrade: bool,
+    places: Places,
+}
+
+impl Checks<'_> {
+    /// Steps 5 to 10; the first refusal ends it.
+    async fn admit(
+        &mut self,
+        head: &RequestHead<'_>,
+        origin: &Origin,
+        facts: &mut Facts,
+    ) -> Result<Identity, Refusal> {
+        let Self { core, policy, path, to, is_upgrade, ref mut places } = *self;
+        let limits = &core.limits;
+        limits.admit_address(policy, path, origin.client, is_upgrade, places).await?;
+        if to == To::Kratos {
+            // Step 7: Kratos looks after itself.
+            return policy.kratos.as_ref().map(|_| Identity::Anonymous).ok_or(KRATOS_UNREACHED);
+        }
+        let identity = identify(core, policy, head, path, is_upgrade).await?;
+        facts.identify(&identity);
+        if policy.authentication.is_on() {
+            core.metrics.auth_allowed.add(1);
+        }
+        if let Some(user) = identity.actor() {
+            limits.admit_user(policy, path, user.id, is_upgrade, places).await?;
+        }
+        Ok(identity)
+    }
+}
+
+/// Step 11, as far as the head decides it.
+fn check_length(framing: Framing, content_bytes_max: Option<u64>) -> Result<(), Refusal> {
+    match (framing, content_bytes_max) {
+        (Framing::Length(length), Some(most)) if length > most => Err(Refusal::PayloadTooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// A Kratos that speaks TLS only is asked about sessions, but its own pages cannot be passed on.
+const KRATOS_UNREACHED: Refusal = Refusal::UpstreamUnavailable(Unavailable::Other);
+
+/// What goes on besides the client's head.
+struct Onward<'o> {
+    to: To,
+    purpose: Purpose,
+    request_id: &'o str,
+    identity: &'o Identity,
+}
+
+/// The head as its destination gets it.
+fn forwarded(
+    policy: &Policy,
+    head: &RequestHead<'_>,
+    origin: &Origin,
+    onward: &Onward<'_>,
+) -> Vec<u8> {
+    let sources = policy.authentication.sources();
+    let mut target = sources.forwarded_target(head.target);
+    if let (To::Kratos, Some(kratos)) = (onward.to, &policy.kratos) {
+        target.to_mut().insert_str(0, &kratos.prefix);
+    }
+    let hidden_subprotocols: Vec<&str> = sources.subprotocol_prefixes().collect();
+    let forwarding = Forwarding {
+        target: Some(&*target),
+        hidden_subprotocols: &hidden_subprotocols,
+        client: origin.client,
+        peer: origin.peer,
+        peer_trusted: origin.peer_trusted,
+        tls: false,
+        request_id: onward.request_id,
+        upstream_authority: &policy.destination(onward.to).authority,
+        identity: &onward.identity.headers(),
+        identity_names: &policy.authentication.identity_names(),
+        api_key_header: Some(&policy.config.auth.api_key_header),
+    };
+    let mut out = Vec::with_capacity(head.target.len() + FORWARDED_EXTRA_BYTES);
+    forward::write_request(&mut out, head, &forwarding, onward.purpose);
+    out
+}
+
+/// Room for what the proxy adds to a head, so that the forwarded head is allocated once; `write_request` reserves the rest.
+const FORWARDED_EXTRA_BYTES: usize = 1024;

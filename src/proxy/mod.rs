@@ -7,16 +7,21 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod balancer;
 mod connection;
 mod content;
 pub mod core;
 pub mod driver;
 mod exchange;
+mod expiries;
 mod facts;
 mod handshake;
 mod head_buffer;
+mod identify;
 mod judge;
+pub mod limited;
 mod mover;
+pub mod oracle;
 mod own_endpoint;
 mod panic;
 mod pipe;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::stream::Socket;
 use super::upstream::Place;
-use crate::admission::policy::Addresses;
+use crate::admission::policy::{Addresses, Policy};
 
 /// Idle connections that one core keeps.
 const IDLE_MAX: usize = 256;
@@ -36,21 +36,22 @@ struct Idle {
 impl Idle {
     /// Whether the upstream kept quiet and is there. Bytes that nobody asked for would answer the next request with
     /// something that was meant for another.
-    fn is_usable(&self, addresses: &Addresses) -> bool {
-        self.place.is_of(addresses)
-            && self.upstream.try_recv(&mut [0]).is_err_and(|error| error == Errno::AGAIN)
+    fn is_quiet(&self) -> bool {
+        self.upstream.try_recv(&mut [0]).is_err_and(|error| error == Errno::AGAIN)
     }
 }
 
 impl Pool {
     /// Takes a connection to one of `addresses` that is still usable.
     pub(crate) fn take(&self, addresses: &Addresses) -> Option<(Socket, Place)> {
-        loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            if idle.is_usable(addresses) {
+        let mut all = self.idle.borrow_mut();
+        while let Some(found) = all.iter().rposition(|idle| idle.place.is_of(addresses)) {
+            let idle = all.remove(found);
+            if idle.is_quiet() {
                 return Some((idle.upstream, idle.place));
             }
         }
+        None
     }
 
     /// Keeps a connection whose last answer is complete and was followed by nothing.
@@ -61,10 +62,17 @@ impl Pool {
         }
     }
 
-    /// Closes what ended, what is idle too long, and what leads elsewhere.
-    pub(crate) fn sweep(&self, addresses: &Addresses, now: Instant) {
+    /// Closes all of them.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Closes what ended, what is idle too long, and what leads nowhere any more.
+    pub(crate) fn sweep(&self, policy: &Policy, now: Instant) {
         self.idle.borrow_mut().retain(|idle| {
-            now.saturating_duration_since(idle.since) < IDLE_TIME && idle.is_usable(addresses)
+            now.saturating_duration_since(idle.since) < IDLE_TIME
+                && policy.all_addresses().any(|addresses| idle.place.is_of(addresses))
+                && idle.is_quiet()
         });
     }
 }

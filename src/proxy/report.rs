@@ -6,13 +6,16 @@ use super::core::Core;
 use super::facts::Facts;
 use super::handshake::Early;
 use super::relay::Relayed;
-use crate::admission::policy::Policy;
+use crate::admission::address::client_key;
+use crate::admission::paths::MatchingPath;
+use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::event::Event;
 use crate::refusal::{Refusal, RefusalEvent};
 
 /// An answer of the upstream that went to the client, whole or cut off.
 pub(crate) struct Proxied {
+    pub(crate) to: To,
     pub(crate) status: u16,
     pub(crate) websocket: bool,
     pub(crate) bytes_in: u64,
@@ -25,18 +28,22 @@ pub(crate) fn proxied(core: &Core, policy: &Policy, facts: &Facts, answer: &Prox
     let pattern = policy.path_pattern(facts.path());
     let method = known_method(facts.method());
     core.metrics.requests.count(method, answer.status, pattern, answer.took);
-    if policy.config.log.access_log {
-        let event = Event::RequestProxied {
+    if !policy.config.log.access_log {
+        return;
+    }
+    let event = match answer.to {
+        To::Kratos => Event::KratosFlow { request: facts.request(), status_code: answer.status },
+        To::Upstream => Event::RequestProxied {
             request: facts.request(),
             bytes_in: answer.bytes_in,
             bytes_out: answer.bytes_out,
             duration_ms: milliseconds(answer.took),
             status_code: answer.status,
-            upstream: &policy.upstream_url,
+            upstream: &policy.upstream.url,
             websocket: answer.websocket,
-        };
-        core.events.send(&event, clock::wall());
-    }
+        },
+    };
+    core.events.send(&event, clock::wall());
 }
 
 /// Counts and logs a refusal.
@@ -52,16 +59,33 @@ pub(crate) fn refused(core: &Core, policy: &Policy, facts: &Facts, refusal: Refu
             reason: answer.code,
             status_code: answer.status,
         },
-        RefusalEvent::AuthDenied { mode, reason } => Event::AuthDenied {
-            request,
-            detail: reason.detail(),
-            mode: mode.word(),
-            reason: reason.word(),
-            status_code: answer.status,
-        },
+        RefusalEvent::AuthDenied { mode, reason } => {
+            core.metrics.auth_blocked.add(1);
+            Event::AuthDenied {
+                request,
+                detail: reason.detail(),
+                mode: mode.word(),
+                reason: reason.word(),
+                status_code: answer.status,
+            }
+        }
+        RefusalEvent::RateLimitBlocked(limit_type) => {
+            core.metrics.rate_limit_hit(limit_type);
+            let user = request.actor.map(|actor| actor.id).filter(|_| refusal.is_of_user());
+            let address = client_key(request.client, policy.config.rate_limit.ipv6_prefix);
+            let identifier = user.map_or_else(|| address.to_string(), str::to_owned);
+            if let Some(event) = refusal.limit_event(request, &identifier, &policy.config) {
+                core.events.send(&event, clock::wall());
+            }
+            return;
+        }
+        RefusalEvent::IpFilterBlocked => {
+            Event::IpFilterBlocked { request, mode: policy.config.ip_filter.mode.word() }
+        }
         RefusalEvent::UpstreamUnavailable => {
             core.metrics.upstream_errors.add(1);
-            let upstream = &*policy.upstream_url;
+            let to = policy.authentication.destination(&MatchingPath::of(facts.path()));
+            let upstream = &*policy.destination(to).url;
             Event::UpstreamUnavailable { request, error: refusal.upstream_error(), upstream }
         }
         RefusalEvent::UpstreamTimeout => {

@@ -23,7 +23,8 @@ use crate::sys;
 /// A non-blocking descriptor that the runtime can wait for: a TCP or Unix connection, a listener, an eventfd.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP.
+    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP. With epoll it asks
+    // poll(2), which a signal interrupts even when it does not wait, and passes the error on.
     readiness: TcpStream,
 }
 
@@ -86,12 +87,22 @@ impl Socket {
 
     /// Waits until `try_recv` has something to say. May be dropped at any time.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.readiness.readable(false).await
+        loop {
+            match self.readiness.readable(false).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ready => return ready,
+            }
+        }
     }
 
     /// Waits until `try_send` has room. May be dropped at any time.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.readiness.writable(false).await
+        loop {
+            match self.readiness.writable(false).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ready => return ready,
+            }
+        }
     }
 
     /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
@@ -144,11 +155,30 @@ impl Socket {
         while !bytes.is_empty() {
             match self.try_send(bytes) {
                 Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
-                Err(Errno::AGAIN) => self.writable_until(deadline_after(patience)).await?,
+                Err(Errno::AGAIN) => self.room_within(patience).await?,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Waits for room to send; `ETIME` when the peer takes no byte for as long as `patience`. The kernel reports room only when
+    /// a good part of its buffer is free (tcp(7), `SO_SNDLOWAT`), so a slow reader is told from a stalled one by the queue.
+    pub(crate) async fn room_within(&self, patience: Option<Duration>) -> Result<(), Errno> {
+        let queued = || sys::send_queue_bytes(self.fd()).unwrap_or(0);
+        let mut before = queued();
+        loop {
+            match self.writable_until(deadline_after(patience)).await {
+                Err(Errno::TIME) => {
+                    let now = queued();
+                    if now >= before {
+                        return Err(Errno::TIME);
+                    }
+                    before = now;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Whether the peer has closed or reset, even while its bytes are not read.

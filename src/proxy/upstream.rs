@@ -45,12 +45,13 @@ pub(crate) struct Connected {
 pub(crate) async fn connect(
     core: &Core,
     policy: &Policy,
+    addresses: &Addresses,
     head: &[u8],
     limit: Option<Duration>,
 ) -> Result<Connected, Refusal> {
     let limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
     let deadline = deadline_after(Some(limit));
-    let connected = match &policy.addresses {
+    let connected = match addresses {
         Addresses::Tcp(addresses) => send_over_tcp(addresses, head, deadline).await,
         Addresses::Unix(path) => connect_unix(path, deadline).await.map(|upstream| Connected {
             upstream,

@@ -299,9 +299,9 @@ impl ChunkedDecoder {
 
 /// Whether a trailer may be relayed: it may not say anything that is decided by a head (RFC 9110 section 6.5.1) or that
 /// only the proxy may say. `reserved` are the names that authentication sets or reads.
-pub fn is_relayed_trailer(trailer: &Header<'_>, reserved: &[&str]) -> bool {
+pub fn is_relayed_trailer(trailer: &Header<'_>, reserved: &[impl AsRef<str>]) -> bool {
     trailer.field == Field::Other
-        && !reserved.iter().any(|name| folded_eq(trailer.name.as_bytes(), name.as_bytes()))
+        && !reserved.iter().any(|name| folded_eq(trailer.name.as_bytes(), name.as_ref().as_bytes()))
 }
 
 #[cfg(test)]

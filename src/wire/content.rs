@@ -15,7 +15,7 @@ pub struct ContentLimits<'a> {
     /// Most bytes of data; `None` is no limit.
     pub content_bytes_max: Option<u64>,
     /// Names that authentication sets or reads, and that no trailer may have.
-    pub reserved_names: &'a [&'a str],
+    pub reserved_names: &'a [String],
 }
 
 /// Why content does not go on. Nothing after it on this connection can be trusted.
@@ -123,18 +123,17 @@ pub fn put_chunk(out: &mut Vec<u8>, data: &[u8]) {
 mod tests {
     use super::*;
 
-    const LIMITS: ContentLimits<'_> = ContentLimits {
-        trailer_bytes_max: 1024,
-        content_bytes_max: Some(10),
-        reserved_names: &["X-Tenant"],
-    };
-
     fn passed(
         framing: ContentFraming,
         input: &[u8],
         piece_bytes: usize,
     ) -> Result<(Vec<u8>, usize, bool), PassageError> {
-        let (mut passage, mut out, mut consumed) = (Passage::new(framing, LIMITS), Vec::new(), 0);
+        let limits = ContentLimits {
+            trailer_bytes_max: 1024,
+            content_bytes_max: Some(10),
+            reserved_names: &["X-Tenant".to_owned()],
+        };
+        let (mut passage, mut out, mut consumed) = (Passage::new(framing, limits), Vec::new(), 0);
         for piece in input.chunks(piece_bytes) {
             let taken = passage.pass(piece, &mut out)?;
             consumed += taken;

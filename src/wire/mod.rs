@@ -17,6 +17,7 @@ pub mod forward;
 pub mod head;
 mod lines;
 pub mod oracle;
+pub mod proxy_protocol;
 pub mod query;
 pub mod request;
 pub mod response;

@@ -21,7 +21,10 @@ use expected::{expected_answer_lines, expected_request_lines, number};
 use plain::{Plain, naive_dechunk, naive_decode};
 
 mod expected;
-mod plain;
+pub(crate) mod plain;
+mod proxy;
+
+pub use proxy::proxy_protocol;
 
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const TRAILER_BYTES_MAX: usize = 1024;

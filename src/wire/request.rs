@@ -188,7 +188,10 @@ impl<'b> RequestHead<'b> {
         }
         let head::Lines { fields, .. } = head::classify(request.headers);
         let request_id = super::forward::acceptable_request_id(&fields);
-        Some(Glance { method, path: target::path(target), request_id })
+        // A target that is refused may carry more than a path: userinfo, a fragment.
+        let shown = target.starts_with('/') || !target.contains('@');
+        let path = target.split(['?', '#']).next().filter(|_| shown).unwrap_or_default();
+        Some(Glance { method, path, request_id })
     }
 
     /// The target without its query; `*` for the server as a whole.

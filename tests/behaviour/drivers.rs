@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::harness::json::Json;
 use crate::harness::setup::libc_errno;
-use crate::harness::{Driver, Proxy, Setup, Upstream};
+use crate::harness::{Driver, Proxy, Setup, Upstream, wire};
 
 /// The links in `/proc/PID/fd`.
 fn descriptors(proxy: &Proxy) -> Vec<String> {
@@ -67,6 +69,36 @@ fn a_forbidden_ring_means_epoll_with_the_reason() {
     // Asked for by name, epoll needs no ring and no excuse.
     let setup = Setup::new(Driver::Epoll, upstream.url()).forbid_io_uring(libc_errno::EPERM);
     assert_eq!(told(&setup, &upstream).0, "epoll");
+}
+
+/// The threads of the cores.
+fn core_threads(proxy: &Proxy) -> Vec<Pid> {
+    let directory = format!("/proc/{}/task", proxy.process.id());
+    let threads = std::fs::read_dir(Path::new(&directory)).expect("task directory");
+    let paths = threads.filter_map(|entry| Some(entry.ok()?.path()));
+    let cores = paths.filter(|path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("vw-core-"))
+    });
+    let id = |path: std::path::PathBuf| path.file_name()?.to_str()?.parse().ok();
+    cores.filter_map(|path| Pid::from_raw(id(path)?)).collect()
+}
+
+/// The kernel gives a signal of the process to any of its threads; here to the cores, and while they work.
+#[test]
+fn a_signal_that_hits_a_core_costs_nothing() {
+    let upstream = Upstream::start();
+    for driver in [Driver::Epoll, Driver::IoUring] {
+        let proxy = Setup::new(driver, upstream.url()).set("watch.enabled", "false").start();
+        let cores = core_threads(&proxy);
+        assert!(!cores.is_empty());
+        for _ in 0..1_000 {
+            let mut client = proxy.sent(&wire("GET /_vibewarden/health HTTP/1.1\r\n{H}\r\n"));
+            for core in cores.iter().cycle().take(20) {
+                kill_process(*core, Signal::HUP).expect("the core is there");
+            }
+            assert_eq!(client.read_head().status(), 200);
+        }
+    }
 }
 
 #[test]

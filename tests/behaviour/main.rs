@@ -21,8 +21,12 @@ macro_rules! on_drivers {
     };
 }
 
+mod auth_api_key;
+mod auth_identity;
+mod auth_paths;
 mod body_limits;
 mod chunked_bodies;
+mod client_address;
 mod config_errors;
 mod cycles;
 mod dead_peer;
@@ -31,7 +35,9 @@ mod endpoints;
 mod events;
 mod harness_itself;
 mod health_probe;
+mod ip_filter;
 mod limits;
+mod origin;
 mod pipelining;
 mod plain_events;
 mod plain_heads;
@@ -39,6 +45,8 @@ mod plain_http;
 mod plain_shutdown;
 mod plain_timeouts;
 mod pool;
+mod quotas;
+mod rate_limits;
 mod relay;
 mod reload;
 mod request_heads;

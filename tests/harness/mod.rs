@@ -3,6 +3,7 @@
 //! Called by the behaviour tests only; they talk to the binary through sockets, signals and files like any user.
 
 pub(crate) mod application;
+pub(crate) mod crowd;
 pub(crate) mod event;
 pub(crate) mod http;
 pub(crate) mod json;

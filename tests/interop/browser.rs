@@ -177,7 +177,7 @@ fn demo_page(driver: Driver) {
     let echo = demo::start_echo().expect("the echo application");
     let proxy = Setup::new(driver, format!("http://{}", echo.addr)).start();
     browser.open(&format!("http://{}/", proxy.address()));
-    browser.wait_text("#address", &format!("ws://{}/", proxy.address()));
+    browser.wait_text("#address", &format!("ws://{}/ws", proxy.address()));
     browser.wait_text("#status[data-state=open]", "open");
     browser.wait_text("#messages .received", "hello from the browser");
     browser.run("document.getElementById('text').value = 'typed';", &json!([]));

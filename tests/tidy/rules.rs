@@ -29,7 +29,7 @@ const CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// Modules that a file below the prefix must not name: imports point one way, wire ← admission ← proxy and control.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("src/wire/", &["admission", "proxy", "control", "server", "cli", "demo"]),
     ("src/admission/", &["proxy", "control", "server", "cli", "demo"]),
     ("src/proxy/", &["control", "server", "cli", "demo"]),
@@ -40,6 +40,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("src/event", &["proxy", "control", "server", "cli", "demo"]),
     ("src/metrics", &["proxy", "control", "server", "cli", "demo"]),
     ("src/published", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/shared_store", &["proxy", "control", "server", "cli", "demo"]),
     ("src/sys", &["wire", "admission", "proxy", "control", "server", "cli", "demo"]),
 ];
 

@@ -129,6 +129,7 @@ impl Load {
         let is_client = role.is_client();
         let next = match role {
             Role::Connecting(purpose) => self.ask(slot, &socket, purpose)?,
+            Role::Asking(Purpose::Refusal, answer) => self.await_refusal(&socket, answer)?,
             Role::Asking(purpose, head) => self.await_101(slot, &socket, purpose, head)?,
             Role::EchoClient(exchange) => self.take_echo(&socket, exchange)?,
             Role::PlainConnecting(answer_bytes) => self.begin_plain(slot, &socket, answer_bytes)?,
@@ -154,7 +155,8 @@ impl Load {
     /// Client: connected, so the request goes out.
     fn ask(&mut self, slot: usize, socket: &OwnedFd, purpose: Purpose) -> Result<Next, Failure> {
         sockopt::socket_error(socket).doing("SO_ERROR")?.doing("connect to the proxy")?;
-        send_all(socket, head::request(purpose.application()).as_bytes(), "send of a request")?;
+        let request = head::request(purpose.application(), &self.fields.next()?);
+        send_all(socket, request.as_bytes(), "send of a request")?;
         self.watch(slot, socket, EventFlags::IN)?;
         Ok(Next::Keep(Role::Asking(purpose, Vec::new())))
     }
@@ -194,6 +196,7 @@ impl Load {
                 }
                 Ok(Next::Close)
             }
+            Purpose::Refusal => Err(no_101(&head)),
             Purpose::Echo => {
                 let mut exchange = Exchange::new(slot);
                 exchange.begin(socket)?;

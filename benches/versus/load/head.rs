@@ -35,8 +35,8 @@ impl Application {
     }
 }
 
-/// A request as a browser sends it, about 600 bytes.
-pub(crate) fn request(application: Application) -> String {
+/// A request as a browser sends it, about 600 bytes, and these lines.
+pub(crate) fn request(application: Application, lines: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\n\
          Host: chat.example.com\r\n\
@@ -51,7 +51,7 @@ pub(crate) fn request(application: Application) -> String {
          Accept-Language: en-GB,en;q=0.9\r\n\
          Cookie: theme=dark; session=4f1c2a9be07d4c55a1e86d1f0b7c93d2\r\n\
          Sec-WebSocket-Key: {KEY}\r\n\
-         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n{lines}\r\n",
         path = application.path()
     )
 }

@@ -6,7 +6,9 @@ mod end;
 pub(crate) mod head;
 mod pattern;
 mod plain;
+mod refusal;
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -47,6 +49,8 @@ pub(crate) enum Close {
 pub(crate) enum Purpose {
     /// Opened, closed, and opened again.
     Handshake(Close),
+    /// Refused with 429 and closed by the proxy, then asked for again.
+    Refusal,
     /// A message out, the same message back.
     Echo,
     /// Upstream to client, as fast as it goes.
@@ -58,7 +62,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     fn application(self) -> Application {
         match self {
-            Self::Handshake(_) | Self::Echo => Application::Echo,
+            Self::Handshake(_) | Self::Refusal | Self::Echo => Application::Echo,
             Self::Download => Application::Source,
             Self::Upload => Application::Sink,
         }
@@ -72,6 +76,8 @@ pub(crate) struct Counts {
     pub(crate) granted: u64,
     /// Valid 101s that clients got, and first answers of clients with plain requests.
     pub(crate) opened: u64,
+    /// Whole refusals that clients got, each followed by the end of its connection.
+    pub(crate) refused: u64,
     /// Connections that clients closed on purpose.
     pub(crate) closed: u64,
     /// Client ends that are open or opening.
@@ -94,6 +100,26 @@ pub(crate) struct Counts {
     pub(crate) sunk_bytes: u64,
     /// Bytes of these whose content was compared.
     pub(crate) verified_bytes: u64,
+}
+
+/// What clients add to their upgrade requests: whole header lines.
+pub(crate) enum Fields {
+    /// All the same.
+    Same(String),
+    /// Each another; never one twice. Taken from the end.
+    Each(Vec<String>),
+}
+
+impl Fields {
+    /// The lines of the next request.
+    fn next(&mut self) -> Result<Cow<'_, str>, Failure> {
+        match self {
+            Self::Same(lines) => Ok(Cow::Borrowed(lines)),
+            Self::Each(left) => {
+                left.pop().map(Cow::Owned).ok_or(Failure::Ended { kind: "the stock of tokens" })
+            }
+        }
+    }
 }
 
 /// What the ends do next; `sample` turns it between two runs of the loop.
@@ -126,6 +152,8 @@ pub(crate) struct Load {
     pattern: Pattern,
     counts: Counts,
     times: Vec<Duration>,
+    /// What clients add to their upgrade requests.
+    pub(crate) fields: Fields,
     /// What the ends do next.
     pub(crate) orders: Orders,
 }
@@ -150,6 +178,7 @@ impl Load {
             pattern: Pattern::new(),
             counts: Counts::default(),
             times: Vec::new(),
+            fields: Fields::Same(String::new()),
             orders: Orders {
                 reopen: false,
                 ping: false,

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use crate::account;
 use crate::failure::{Doing as _, Failure};
 use crate::peers::{PEERS, Peer};
-use crate::rows::{ROWS, Row, Work};
+use crate::rows::{ROWS, Row};
 use crate::sample::{Extent, Figures};
 
 /// Makes the namespace fit for measuring, then becomes the sample. $1 is the congestion control.
@@ -25,7 +25,7 @@ const SET_UP: &str = "ip link set lo up \
 /// What is compared.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Comparison {
-    /// Rows to run, by the beginning of their names: handshake,echo,bulk,bulk-down,http,idle,latency
+    /// Rows to run, by the beginning of their names: handshake,storm,echo,bulk,bulk-down,http,idle,latency
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers to run; all that are installed when not given
@@ -72,9 +72,7 @@ pub(crate) fn compare(comparison: &Comparison, extent: &Extent) -> Result<bool, 
     for row in &results.rows {
         for round in 1..=rounds {
             for peer in &results.peers {
-                if matches!(row.work, Work::Handshake { access_log: true, .. })
-                    && !peer.has_access_log()
-                {
+                if !peer.can_do(row.work) {
                     continue;
                 }
                 let sample = run(row, peer, &extent, &comparison.congestion, &out);

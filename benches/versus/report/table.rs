@@ -66,9 +66,13 @@ const fn aim_for_more(row: &'static str, key: &'static str, bound: f64, of: Of) 
     Aim { row, key, bound: Bound::AtLeast(bound), of }
 }
 
-const AIMS: [Aim; 19] = [
+const AIMS: [Aim; 23] = [
     aim("handshake", "cpu_us", 1.0, Of::Peer("haproxy")),
     aim("handshake", "user_us", 0.7, Of::Peer("haproxy")),
+    aim("handshake-key", "cpu_us", 1.0, Of::Peer("haproxy")),
+    aim("handshake-jwt", "cpu_us", 1.0, Of::Peer("haproxy")),
+    aim("handshake-limited", "cpu_us", 1.0, Of::Peer("haproxy")),
+    aim("storm", "cpu_us", 0.7, Of::Peer("haproxy")),
     aim("echo", "cpu_us", 1.0, Of::BestRival),
     aim("bulk-down-1", "cpu_ms", 0.6, Of::BestRival),
     aim("bulk-down-1", "cpu_ms", 0.6, Of::BestOfAll),

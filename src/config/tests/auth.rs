@@ -48,6 +48,10 @@ fn nobody_is_asked_by_default() {
 fn kratos_by_default_and_by_its_plugin() {
     let expected = Kratos {
         public_url: "http://127.0.0.1:4433".to_owned(),
+        flows: Some((
+            UpstreamTarget::Tcp { host: "127.0.0.1".to_owned(), port: 4433 },
+            String::new(),
+        )),
         cache_ttl: None,
         session_cookie_name: "ory_kratos_session".to_owned(),
         login_url: "/self-service/login/browser".to_owned(),

@@ -266,6 +266,10 @@ fn u_urls() {
     why("kratos: {public_url: 'http://a/b?c'}", "a query");
     why("rate_limit: {redis: {url: 'http://a'}}", "redis://");
     why("rate_limit: {redis: {url: 'redis://'}}", "no host");
+    why("rate_limit: {redis: {url: 'redis://h/x'}}", "database");
+    why("rate_limit: {redis: {url: 'redis://h/1/2'}}", "database");
+    why("rate_limit: {redis: {url: 'redis://h?a=b'}}", "a query");
+    why("rate_limit: {redis: {url: 'unix:///run/redis.sock'}}", "no host");
     why("rate_limit: {redis: {address: 'a'}}", "no port");
     loaded(
         "auth: {login_url: 'https://a/b?c', jwt: {jwks_url: 'https://a/b'}}\nkratos: {public_url: 'http://a/b/'}",
@@ -443,20 +447,12 @@ fn c_keys_that_disagree() {
 #[rustfmt::skip]
 const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("tls: {enabled: true}", "tls.enabled: is not implemented in this version yet; remove it or set it to false"),
-    ("rate_limit: {enabled: true}", "rate_limit.enabled: is not implemented in this version yet; remove it or set it to false"),
-    ("websocket: {max_per_ip: 1}", "websocket.max_per_ip: is not implemented in this version yet; remove it or set it to 0"),
 ];
 
 #[test]
 fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
     check(NOT_IMPLEMENTED);
-    for (key, on, off) in [
-        ("rate_limit.trust_proxy_headers", "true", "false"),
-        ("websocket.max_per_user", "1", "0"),
-        ("ip_filter.enabled", "true", "false"),
-        ("ip_filter.trust_proxy_headers", "true", "false"),
-        ("server.proxy_protocol", "true", "false"),
-    ] {
+    for (key, on, off) in [] {
         assert_eq!(lines(&nested(key, on)).len(), 1, "{key}");
         assert!(
             lines(&nested(key, on))[0].starts_with(&format!("{key}: is not implemented")),
@@ -464,13 +460,13 @@ fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
         );
         assert_eq!(config(&nested(key, off)), Config::default(), "{key}");
     }
-    let by_env = lines_with("", &[("VIBEWARDEN_RATE_LIMIT_ENABLED", "true")]);
-    assert!(by_env[0].starts_with("rate_limit.enabled: is not implemented"));
+    let by_env = lines_with("", &[("VIBEWARDEN_TLS_ENABLED", "true")]);
+    assert!(by_env[0].starts_with("tls.enabled: is not implemented"));
 }
 
 #[test]
 fn all_mistakes_are_found_in_one_pass() {
     let text = "server: {port: x, host: y, prot: 1}\nlog: {level: loud}\nplugins: {tls: {enabled: maybe}, what: {}}\n\
-                waf: {mode: block}\nupstream: {url: 'https://a'}\nrate_limit: {enabled: true}\nname: '${NOPE}'\n";
+                waf: {mode: block}\nupstream: {url: 'https://a'}\nrate_limit: {store: redis}\nname: '${NOPE}'\n";
     assert_eq!(lines_with(text, &[("VIBEWARDEN_WATCH_DEBOUNCE", "soon")]).len(), 11);
 }

@@ -102,6 +102,8 @@ fn the_fields_have_the_defaults_of_the_contract() {
             dead_peer_after: Some(seconds(60)),
             drain_timeout: seconds(30),
             trusted_proxies: Vec::new(),
+            trust_proxy_headers: false,
+            proxy_protocol: false,
             driver: DriverChoice::Auto,
             workers: 0,
             pin_cores: true,

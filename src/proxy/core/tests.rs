@@ -10,12 +10,27 @@ const CONNECTIONS: u64 = 20 * ACCEPT_BURST as u64;
 
 fn parts(mode: Mode, listen: SocketAddr) -> (CoreParts, Published<Policy>) {
     let loaded = crate::config::load_text("tls: {enabled: false}", None, &BTreeMap::new());
-    let policy = Published::new(Policy::new(loaded.unwrap().config, Addresses::Tcp(Vec::new())));
+    let policy = Published::new(Policy::new(
+        loaded.unwrap().config,
+        Addresses::Tcp(Vec::new()),
+        Addresses::Tcp(Vec::new()),
+    ));
     let metrics = Arc::new(Metrics::new(1));
     let (events, _) = crate::event::start(io::sink(), Arc::clone(&metrics.event_log)).unwrap();
     let driver = crate::process::DriverReport { name: "", mode: "", reason: String::new() };
     let process = Arc::new(Process::new(clock::now(), listen, 1, driver, u32::MAX));
-    (CoreParts { number: 0, mode, process, metrics, events }, policy)
+    (
+        CoreParts {
+            number: 0,
+            mode,
+            process,
+            metrics,
+            events,
+            providers: crate::providers::connect().0,
+            limits: SharedLimits::alone(1024, clock::now()),
+        },
+        policy,
+    )
 }
 
 /// The first connection is answered before a full backlog is empty.

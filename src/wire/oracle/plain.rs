@@ -1,17 +1,23 @@
 //! Heads, paths and chunks, read as simply as can be and without the code under test.
 
 /// A head, read as simply as can be.
-pub(super) struct Plain {
-    pub(super) first: String,
+#[derive(Debug, Clone)]
+pub(crate) struct Plain {
+    pub(crate) first: String,
     /// Names in lower case, values without outer white space.
-    pub(super) lines: Vec<(String, Vec<u8>)>,
+    pub(crate) lines: Vec<(String, Vec<u8>)>,
 }
 
 /// What [`Plain::read`] found.
-pub(super) struct Read(Option<Plain>);
+pub(crate) struct Read(Option<Plain>);
 
 impl Read {
-    pub(super) fn expect_clean(self, head: &[u8]) -> Plain {
+    /// The head, if it is clean.
+    pub(crate) fn ok(self) -> Option<Plain> {
+        self.0
+    }
+
+    pub(crate) fn expect_clean(self, head: &[u8]) -> Plain {
         let clean = self.0.is_some();
         assert!(clean, "not clean: {}", head.escape_ascii());
         self.0.unwrap_or(Plain { first: String::new(), lines: Vec::new() })
@@ -20,7 +26,7 @@ impl Read {
 
 impl Plain {
     /// `None` unless the head is clean: CRLF only, no control characters, token names.
-    pub(super) fn read(head: &[u8]) -> Read {
+    pub(crate) fn read(head: &[u8]) -> Read {
         Read(Self::read_clean(head))
     }
 
@@ -52,7 +58,7 @@ impl Plain {
         Some(plain)
     }
 
-    pub(super) fn values(&self, name: &str) -> Vec<&[u8]> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&[u8]> {
         self.lines
             .iter()
             .filter(|(line, _)| line == name)
@@ -60,12 +66,12 @@ impl Plain {
             .collect()
     }
 
-    pub(super) fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.first.split(' ').nth(1).unwrap_or_default()
     }
 
     /// The options of `Connection`, in lower case.
-    pub(super) fn options(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn options(&self) -> impl Iterator<Item = String> {
         self.values("connection")
             .into_iter()
             .flat_map(|value| value.split(|byte| *byte == b','))
@@ -85,7 +91,7 @@ impl Plain {
 }
 
 /// Percent-decodes once; every `%` of an accepted path begins a valid escape.
-pub(super) fn naive_decode(path: &str) -> Vec<u8> {
+pub(crate) fn naive_decode(path: &str) -> Vec<u8> {
     let mut parts = path.split('%');
     let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {

@@ -401,3 +401,20 @@ fn statuses_and_messages() {
     assert_eq!(RequestError::from(HeadError::TooLarge), E::TooLarge);
     assert!(!E::Path.message().is_empty());
 }
+
+/// A target that is refused may hold more than a path: nothing of it but a path is for the log.
+#[test]
+fn a_glance_shows_a_path_and_nothing_else() {
+    for (target, path) in [
+        ("/a?token=secret", "/a"),
+        ("/cb#access_token=secret", "/cb"),
+        ("/a?x#y", "/a"),
+        ("http://user:secret@t.test/", ""),
+        ("t.test:80", "t.test:80"),
+        ("*", "*"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: t.test\r\n\r\n");
+        let glance = RequestHead::glance(head.as_bytes()).expect(target);
+        assert_eq!((glance.method, glance.path), ("GET", path), "{target}");
+    }
+}

@@ -1,0 +1,7 @@
+use super::*;
+
+mod claims;
+mod foreign;
+mod keys;
+mod sample;
+mod signatures;
