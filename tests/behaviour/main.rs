@@ -21,6 +21,8 @@ macro_rules! on_drivers {
     };
 }
 
+mod auth_jwt;
+mod auth_kratos;
 mod body_limits;
 mod chunked_bodies;
 mod config_errors;

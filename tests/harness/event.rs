@@ -22,11 +22,18 @@ const REQUEST_GROUP: &[Row] = &[
         "allowed",
     ),
     ("request.blocked", "medium", "policy", &["blocked_by", "reason", "status_code"], "blocked"),
+    ("auth.denied", "medium", "auth", &["detail", "mode", "reason", "status_code"], "blocked"),
+    ("ip_filter.blocked", "medium", "policy", &["mode"], "blocked"),
     ("upstream.timeout", "medium", "network", &["timeout_seconds"], "failed"),
     ("upstream.unavailable", "high", "network", &["error", "upstream"], "failed"),
+    ("proxy.kratos_flow", "info", "auth", &["status_code"], "allowed"),
 ];
 
 const OTHERS: &[Row] = &[
+    ("auth.provider_unavailable", "high", "auth", &["affected_path", "error", "provider_url"], ""),
+    ("auth.provider_recovered", "info", "auth", &["provider_url"], ""),
+    ("auth.jwks_refresh", "info", "auth", &["jwks_url", "key_count"], ""),
+    ("auth.jwks_error", "medium", "auth", &["detail", "jwks_url"], ""),
     (
         "websocket.closed",
         "info",
@@ -66,8 +73,29 @@ const OTHERS: &[Row] = &[
         &["config_path", "reason", "trigger_source", "validation_errors"],
         "",
     ),
+    ("rate_limit.store_fallback", "high", "resilience", &["reason", "store"], ""),
+    ("rate_limit.store_recovered", "info", "resilience", &["store"], ""),
 ];
 
+/// 8.2: a bucket had no token.
+const BUCKET_EMPTY: Row = (
+    "rate_limit.blocked",
+    "medium",
+    "resilience",
+    &["burst", "identifier", "limit_type", "requests_per_second", "retry_after_seconds"],
+    "rate_limited",
+);
+
+/// 8.3: too many tunnels.
+const TUNNELS_OVER: Row = (
+    "rate_limit.blocked",
+    "medium",
+    "resilience",
+    &["identifier", "limit", "limit_type"],
+    "rate_limited",
+);
+
+const REQUEST_KEYS: &[&str] = &["client_ip", "method", "path"];
 const HEALTH_KEYS: &[&str] = &["consecutive", "new_status", "previous_status", "upstream_url"];
 const HEALTH_LOST: Row = ("upstream.health_changed", "high", "network", HEALTH_KEYS, "");
 const HEALTH_BACK: Row = ("upstream.health_changed", "info", "network", HEALTH_KEYS, "");
@@ -97,7 +125,13 @@ impl Event {
         let event = Self { json, line: text.to_owned() };
         event.check_envelope();
         if let Some(row) = REQUEST_GROUP.iter().find(|row| row.0 == event.kind()) {
-            event.check_row(row, &["client_ip", "method", "path"]);
+            event.check_row(row, &["client_ip", "method", "path", "user_id"]);
+            let user = event.json.keys("payload").contains(&"user_id");
+            assert!(!user || event.is("request.proxied"), "payload.user_id: {line}");
+            event.check_request_group();
+        } else if event.is("rate_limit.blocked") {
+            let tunnels = event.text("payload.limit_type").ends_with("_connections");
+            event.check_row(if tunnels { &TUNNELS_OVER } else { &BUCKET_EMPTY }, REQUEST_KEYS);
             event.check_request_group();
         } else if let Some(row) = OTHERS.iter().find(|row| row.0 == event.kind()) {
             event.check_row(row, &[]);
@@ -137,7 +171,7 @@ impl Event {
 
     /// True for the lines of which each request has exactly one.
     pub(crate) fn ends_a_request(&self) -> bool {
-        REQUEST_GROUP.iter().any(|row| row.0 == self.kind())
+        self.is("rate_limit.blocked") || REQUEST_GROUP.iter().any(|row| row.0 == self.kind())
     }
 
     #[track_caller]
@@ -188,7 +222,8 @@ impl Event {
         if id.starts_with("req_") {
             assert!(is_made_request_id(id), "request_id {id:?}");
         }
-        assert_eq!(self.text("actor.type"), "ip", "{line}");
+        let actor = self.text("actor.type");
+        assert!(["ip", "user", "api_key"].contains(&actor), "{line}");
         assert_eq!(self.text("resource.type"), "http_endpoint", "{line}");
         for (outer, inner) in [
             ("payload.client_ip", "actor.ip"),
@@ -201,8 +236,13 @@ impl Event {
             assert!(may_lack || !self.text(outer).is_empty(), "no {outer}: {line}");
         }
         assert!(!self.text("payload.path").contains('?'), "a query: {line}");
-        let step =
-            if self.is("request.blocked") { self.text("payload.blocked_by") } else { "proxy" };
+        let step = match self.kind() {
+            "request.blocked" => self.text("payload.blocked_by"),
+            "rate_limit.blocked" => "rate_limit_middleware",
+            "ip_filter.blocked" => "ip_filter",
+            "auth.denied" => "auth_middleware",
+            _ => "proxy",
+        };
         assert_eq!(self.text("triggered_by"), step, "{line}");
     }
 }

@@ -98,14 +98,18 @@ enum Said {
 }
 
 /// The table of section 13 as far as these tests go.
-const REFUSALS: [(u16, &str, Said); 12] = [
+const REFUSALS: [(u16, &str, Said); 16] = [
     (400, "bad_request", Said::Something),
+    (401, "unauthorized", Said::Something),
+    (403, "forbidden", Said::Exactly("your IP address is not permitted to access this resource")),
     (404, "not_found", Said::Nothing),
     (405, "method_not_allowed", Said::Nothing),
     (408, "request_timeout", Said::Nothing),
     (413, "payload_too_large", Said::Nothing),
     (417, "expectation_failed", Said::Nothing),
     (426, "unsupported_websocket_version", Said::Nothing),
+    (429, "connection_limit_exceeded", Said::Nothing),
+    (429, "rate_limit_exceeded", Said::Nothing),
     (431, "headers_too_large", Said::Nothing),
     (500, "internal_error", Said::Nothing),
     (502, "upstream_unavailable", Said::Exactly("the upstream application could not be reached")),
@@ -155,10 +159,14 @@ pub(crate) fn assert_error_body(head: &Head, body: &[u8], status: u16, code: &st
         Said::Exactly(message) => assert_eq!(said, Some(message), "{text}"),
     }
     let message = said.map_or(String::new(), |said| format!("\"message\":\"{said}\","));
-    assert_eq!(
-        text,
-        format!("{{\"error\":\"{code}\",\"status\":{status},{message}\"request_id\":\"{id}\"}}\n")
-    );
+    let retry = head.one("retry-after");
+    assert_eq!(retry.is_some(), code == "rate_limit_exceeded", "Retry-After: {head:?}");
+    let retry = retry.map_or(String::new(), |seconds| {
+        assert!(seconds.parse::<u32>().is_ok_and(|seconds| seconds > 0), "{head:?}");
+        format!(",\"retry_after_seconds\":{seconds}")
+    });
+    let start = format!("{{\"error\":\"{code}\",\"status\":{status},");
+    assert_eq!(text, format!("{start}{message}\"request_id\":\"{id}\"{retry}}}\n"));
     id
 }
 
