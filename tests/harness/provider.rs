@@ -95,11 +95,6 @@ impl Provider {
         self.serving.url()
     }
 
-    /// `host:port`
-    pub(crate) fn authority(&self) -> String {
-        self.url().trim_start_matches("http://").to_owned()
-    }
-
     /// From now on this path gets this reply.
     pub(crate) fn say(&self, path: &str, reply: Reply) {
         self.shared.lock().script.insert(path.to_owned(), reply);
