@@ -5,15 +5,18 @@
 pub(crate) mod application;
 pub(crate) mod crowd;
 pub(crate) mod event;
+pub(crate) mod guarded;
 pub(crate) mod http;
 pub(crate) mod json;
 pub(crate) mod message;
 pub(crate) mod payload;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod scrape;
 pub(crate) mod setup;
+pub(crate) mod token;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 
