@@ -79,7 +79,8 @@ pub(crate) async fn judge(
     }
     let path = MatchingPath::of(parsed.path());
     let to = policy.authentication.destination(&path);
-    // What is for Kratos itself is never a tunnel.
+    // What is for Kratos itself is never a tunnel; but what follows it may be frames, and is no request.
+    let keep_alive = parsed.keep_alive && upgrade.is_none();
     let upgrade = upgrade.filter(|_| to == To::Upstream);
     let is_upgrade = upgrade.is_some();
     let content_bytes_max = policy.content_bytes_max(&path).filter(|_| to == To::Upstream);
@@ -93,7 +94,7 @@ pub(crate) async fn judge(
         Ok(identity) => identity,
         Err(refusal) => {
             let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
-            let goes_on = parsed.keep_alive && !is_upgrade && !has_content;
+            let goes_on = keep_alive && !has_content;
             let past_own_endpoints = true;
             return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
         }
@@ -117,7 +118,7 @@ pub(crate) async fn judge(
             framing: parsed.framing,
             version: parsed.version,
             expect_continue: parsed.expect_continue,
-            keep_alive: parsed.keep_alive,
+            keep_alive,
             content_bytes_max,
             head_bytes,
             facts,

@@ -24,6 +24,7 @@ const REQUEST_GROUP: &[Row] = &[
     ("request.blocked", "medium", "policy", &["blocked_by", "reason", "status_code"], "blocked"),
     ("auth.denied", "medium", "auth", &["detail", "mode", "reason", "status_code"], "blocked"),
     ("ip_filter.blocked", "medium", "policy", &["mode"], "blocked"),
+    ("proxy.kratos_flow", "info", "auth", &["status_code"], "allowed"),
     ("upstream.timeout", "medium", "network", &["timeout_seconds"], "failed"),
     ("upstream.unavailable", "high", "network", &["error", "upstream"], "failed"),
 ];
