@@ -38,14 +38,14 @@ on_drivers!(
         a_tunnel_ends_with_its_token,
 );
 
-const NONE: Denial = Denial {
+pub(crate) const NONE: Denial = Denial {
     status: 401,
     code: "unauthorized",
     message: "missing token",
     reason: "no_credentials",
 };
 
-const UNAVAILABLE: Denial = Denial {
+pub(crate) const UNAVAILABLE: Denial = Denial {
     status: 503,
     code: "auth_provider_unavailable",
     message: "authentication service is temporarily unavailable",
@@ -53,17 +53,17 @@ const UNAVAILABLE: Denial = Denial {
 };
 
 /// A token that is there and not good.
-const fn bad(reason: &'static str) -> Denial {
+pub(crate) const fn bad(reason: &'static str) -> Denial {
     Denial { status: 401, code: "invalid_token", message: "token is not valid", reason }
 }
 
-const EXPIRED: Denial = Denial { message: "token has expired", ..bad("token_expired") };
+pub(crate) const EXPIRED: Denial = Denial { message: "token has expired", ..bad("token_expired") };
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-fn setup(driver: Driver, upstream: &Upstream, jwks_url: &str) -> Setup {
+pub(crate) fn setup(driver: Driver, upstream: &Upstream, jwks_url: &str) -> Setup {
     Setup::new(driver, upstream.url())
         .set("watch.enabled", "false")
         .set("auth.mode", "jwt")
@@ -74,16 +74,16 @@ fn setup(driver: Driver, upstream: &Upstream, jwks_url: &str) -> Setup {
 }
 
 /// A proxy that has fetched its keys, and a provider of one of each kind.
-struct Stage {
-    guarded: Guarded,
-    provider: Provider,
-    rsa: Key,
-    elliptic: Key,
+pub(crate) struct Stage {
+    pub(crate) guarded: Guarded,
+    pub(crate) provider: Provider,
+    pub(crate) rsa: Key,
+    pub(crate) elliptic: Key,
 }
 
 impl Stage {
     #[track_caller]
-    fn new(driver: Driver, change: impl Fn(Setup) -> Setup) -> Self {
+    pub(crate) fn new(driver: Driver, change: impl Fn(Setup) -> Setup) -> Self {
         let (rsa, elliptic) = (Key::rsa("rsa"), Key::elliptic("elliptic"));
         let provider = Provider::start();
         let set = jwks(&[rsa.jwk(json!({})), elliptic.jwk(json!({}))]);
@@ -96,14 +96,14 @@ impl Stage {
         Self { guarded, provider, rsa, elliptic }
     }
 
-    fn good(&self) -> String {
+    pub(crate) fn good(&self) -> String {
         self.elliptic.token(&claims(json!({})))
     }
 }
 
 /// Waits for the first key set; returns how many keys it has.
 #[track_caller]
-fn wait_keys(proxy: &Proxy) -> u64 {
+pub(crate) fn wait_keys(proxy: &Proxy) -> u64 {
     let event = proxy.wait_event("a key set", |event| event.is("auth.jwks_refresh"));
     event.count("payload.key_count")
 }
@@ -123,7 +123,7 @@ fn none(stage: &mut Stage, headers: &str) {
 
 /// Refused with 401 as a credential that is not good.
 #[track_caller]
-fn refused(stage: &mut Stage, headers: &str, denial: Denial) {
+pub(crate) fn refused(stage: &mut Stage, headers: &str, denial: Denial) {
     for answer in stage.guarded.denied("/private/x", headers, denial) {
         let challenge = challenge(&answer);
         assert!(challenge.starts_with("Bearer"), "{challenge}");

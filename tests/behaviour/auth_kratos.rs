@@ -20,23 +20,23 @@ on_drivers!(
         a_foreign_origin_is_refused_before_a_call,
 );
 
-const WHOAMI: &str = "/sessions/whoami";
+pub(crate) const WHOAMI: &str = "/sessions/whoami";
 
-const NONE: Denial = Denial {
+pub(crate) const NONE: Denial = Denial {
     status: 401,
     code: "unauthorized",
     message: "missing or invalid session",
     reason: "no_credentials",
 };
-const INVALID: Denial = Denial { reason: "invalid_session", ..NONE };
-const UNAVAILABLE: Denial = Denial {
+pub(crate) const INVALID: Denial = Denial { reason: "invalid_session", ..NONE };
+pub(crate) const UNAVAILABLE: Denial = Denial {
     status: 503,
     code: "auth_provider_unavailable",
     message: "authentication service is temporarily unavailable",
     reason: "provider_unavailable",
 };
 
-fn session(active: bool, role: &str) -> Reply {
+pub(crate) fn session(active: bool, role: &str) -> Reply {
     let body: Value = json!({
         "active": active,
         "expires_at": "2999-01-01T00:00:00Z",
@@ -53,7 +53,11 @@ fn session(active: bool, role: &str) -> Reply {
 }
 
 #[track_caller]
-fn stage(driver: Driver, reply: Reply, change: impl Fn(Setup) -> Setup) -> (Guarded, Provider) {
+pub(crate) fn stage(
+    driver: Driver,
+    reply: Reply,
+    change: impl Fn(Setup) -> Setup,
+) -> (Guarded, Provider) {
     let provider = Provider::start();
     provider.say(WHOAMI, reply);
     let upstream = Upstream::start();
@@ -65,7 +69,7 @@ fn stage(driver: Driver, reply: Reply, change: impl Fn(Setup) -> Setup) -> (Guar
     (Guarded::start(&change(setup), upstream), provider)
 }
 
-fn cookie(value: &str) -> String {
+pub(crate) fn cookie(value: &str) -> String {
     format!("Cookie: ory_kratos_session={value}\r\n")
 }
 

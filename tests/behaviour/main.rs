@@ -24,6 +24,7 @@ macro_rules! on_drivers {
 mod auth_api_key;
 mod auth_identity;
 mod auth_jwt;
+mod auth_jwt_keys;
 mod auth_kratos;
 mod auth_paths;
 mod body_limits;

@@ -100,7 +100,7 @@ enum Said {
 }
 
 /// The table of section 13 as far as these tests go.
-const REFUSALS: [(u16, &str, Said); 17] = [
+const REFUSALS: [(u16, &str, Said); 19] = [
     (400, "bad_request", Said::Something),
     (
         401,
@@ -112,6 +112,7 @@ const REFUSALS: [(u16, &str, Said); 17] = [
             "missing token",
         ]),
     ),
+    (401, "invalid_token", Said::OneOf(&["token is not valid", "token has expired"])),
     (
         403,
         "forbidden",
@@ -137,6 +138,11 @@ const REFUSALS: [(u16, &str, Said); 17] = [
         502,
         "upstream_invalid_response",
         Said::Exactly("the upstream application sent an invalid response"),
+    ),
+    (
+        503,
+        "auth_provider_unavailable",
+        Said::Exactly("authentication service is temporarily unavailable"),
     ),
     (504, "upstream_timeout", Said::Exactly("the upstream application did not respond in time")),
 ];

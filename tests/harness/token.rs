@@ -7,8 +7,9 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
-    RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,12 +21,14 @@ pub(crate) const AUDIENCE: &str = "vibewarden";
 /// A key pair with its name.
 pub(crate) struct Key {
     kid: String,
+    algorithm: &'static str,
     pair: Pair,
 }
 
 enum Pair {
-    Rsa(RsaKeyPair),
-    Elliptic(EcdsaKeyPair),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Elliptic(EcdsaKeyPair, &'static str),
+    Edwards(Ed25519KeyPair),
 }
 
 /// Seconds since 1970.
@@ -83,36 +86,58 @@ pub(crate) fn hmac_token(header: &Value, claims: &Value, secret: &[u8]) -> Strin
 impl Key {
     /// RSA with 2048 bits, for `RS256`.
     pub(crate) fn rsa(kid: &str) -> Self {
-        let pair = Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"));
-        Self { kid: kid.to_owned(), pair }
+        Self::of(kid, "RS256")
     }
 
     /// P-256, for `ES256`.
     pub(crate) fn elliptic(kid: &str) -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-        Self { kid: kid.to_owned(), pair: Pair::Elliptic(pair) }
+        Self::of(kid, "ES256")
     }
 
-    fn algorithm(&self) -> &'static str {
-        match self.pair {
-            Pair::Rsa(_) => "RS256",
-            Pair::Elliptic(_) => "ES256",
-        }
+    /// A key for one of the algorithms that the configuration may allow.
+    pub(crate) fn of(kid: &str, algorithm: &'static str) -> Self {
+        let rsa = |encoding: &'static dyn RsaEncoding| {
+            Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"), encoding)
+        };
+        let pair = match algorithm {
+            "RS256" => rsa(&RSA_PKCS1_SHA256),
+            "RS384" => rsa(&RSA_PKCS1_SHA384),
+            "RS512" => rsa(&RSA_PKCS1_SHA512),
+            "PS256" => rsa(&RSA_PSS_SHA256),
+            "PS384" => rsa(&RSA_PSS_SHA384),
+            "PS512" => rsa(&RSA_PSS_SHA512),
+            "ES256" => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+                Pair::Elliptic(pair.expect("a key"), "P-256")
+            }
+            "ES384" => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING);
+                Pair::Elliptic(pair.expect("a key"), "P-384")
+            }
+            "EdDSA" => Pair::Edwards(Ed25519KeyPair::generate().expect("a key")),
+            other => panic!("no key for {other}"),
+        };
+        Self { kid: kid.to_owned(), algorithm, pair }
     }
 
     /// The public half, with these members set anew.
     pub(crate) fn jwk(&self, changed: Value) -> Value {
         let jwk = match &self.pair {
-            Pair::Rsa(pair) => {
+            Pair::Rsa(pair, _) => {
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 json!({
                     "kty": "RSA", "kid": self.kid, "n": encode(&public.n), "e": encode(&public.e),
                 })
             }
-            Pair::Elliptic(pair) => {
-                let point = pair.public_key().as_ref();
-                let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
-                json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "x": x, "y": y})
+            Pair::Elliptic(pair, curve) => {
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
+                let (x, y) = (encode(x), encode(y));
+                json!({"kty": "EC", "crv": curve, "kid": self.kid, "x": x, "y": y})
+            }
+            Pair::Edwards(pair) => {
+                let x = encode(pair.public_key());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": x})
             }
         };
         merged(jwk, changed)
@@ -121,12 +146,13 @@ impl Key {
     /// The public half as bytes that an attacker may take for a shared secret: DER, and the modulus where there is one.
     pub(crate) fn public_bytes(&self) -> Vec<Vec<u8>> {
         match &self.pair {
-            Pair::Rsa(pair) => {
+            Pair::Rsa(pair, _) => {
                 let der: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 vec![der.as_ref().to_vec(), public.n]
             }
-            Pair::Elliptic(pair) => vec![pair.public_key().as_ref().to_vec()],
+            Pair::Elliptic(pair, _) => vec![pair.public_key().as_ref().to_vec()],
+            Pair::Edwards(pair) => vec![pair.public_key().as_ref().to_vec()],
         }
     }
 
@@ -134,14 +160,14 @@ impl Key {
     pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", encode(header), encode(claims));
         let signature = match &self.pair {
-            Pair::Rsa(pair) => {
+            Pair::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 let random = SystemRandom::new();
-                pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
-                    .expect("signed");
+                pair.sign(*encoding, &random, signed.as_bytes(), &mut signature).expect("signed");
                 signature
             }
-            Pair::Elliptic(pair) => {
+            Pair::Edwards(pair) => pair.sign(signed.as_bytes()).as_ref().to_vec(),
+            Pair::Elliptic(pair, _) => {
                 let signature = pair.sign(&SystemRandom::new(), signed.as_bytes());
                 signature.expect("signed").as_ref().to_vec()
             }
@@ -151,7 +177,7 @@ impl Key {
 
     /// The header that names this key, with these members set anew.
     pub(crate) fn header(&self, changed: Value) -> Value {
-        merged(json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}), changed)
+        merged(json!({"alg": self.algorithm, "typ": "JWT", "kid": self.kid}), changed)
     }
 
     /// A well-made token.
