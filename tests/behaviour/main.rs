@@ -22,11 +22,13 @@ macro_rules! on_drivers {
 }
 
 mod auth_api_key;
+mod auth_flows;
 mod auth_identity;
 mod auth_jwt;
 mod auth_jwt_keys;
 mod auth_kratos;
 mod auth_paths;
+mod auth_sessions;
 mod body_limits;
 mod chunked_bodies;
 mod client_address;
