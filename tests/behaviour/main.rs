@@ -28,6 +28,7 @@ mod auth_jwt;
 mod auth_jwt_keys;
 mod auth_kratos;
 mod auth_paths;
+mod auth_reload;
 mod auth_sessions;
 mod body_limits;
 mod chunked_bodies;
