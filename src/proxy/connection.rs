@@ -17,10 +17,10 @@ use super::judge::{Attempt, Judged, Rejected, judge};
 use super::limited::Places;
 use super::own_endpoint;
 use super::panic::caught;
-use super::relay::{Waiting, relay};
+use super::relay::relay;
 use super::report::{self, Proxied};
 use super::stream::Socket;
-use super::tunnels::Tunnel;
+use super::tunnels::{Tunnel, Waiting};
 use crate::admission::policy::{Policy, To};
 use crate::clock;
 use crate::metrics::{CloseReason, UpgradeResult};
@@ -44,7 +44,6 @@ struct Opened {
     facts: Facts,
     at: Instant,
     early: Early,
-    waiting: Option<Box<Waiting>>,
     /// Held until the tunnel has ended.
     _held: Option<Box<Held>>,
 }
@@ -65,8 +64,8 @@ pub(crate) fn serve(
     // Boxed and gone when the relay begins, so that an idle tunnel does not carry the state of its handshake along.
     let handshake = Box::pin(serve_requests(Rc::clone(&core), client, peer.ip().to_canonical()));
     async move {
-        if let Some(mut opened) = handshake.await
-            && caught(pin!(serve_tunnel(&core, &mut opened))).await.is_none()
+        if let Some(opened) = handshake.await
+            && caught(pin!(serve_tunnel(&core, &opened))).await.is_none()
         {
             core.metrics.task_panics.add(1);
             core.metrics.tunnel_closed(CloseReason::ConnectionError);
@@ -83,11 +82,11 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
         Some(Some(upgraded)) => {
             let Upgraded { upstream, upstream_is_tcp, facts, at, early, waiting, ends_at, places } =
                 *upgraded;
-            let tunnel = Tunnel::new(client, upstream, upstream_is_tcp);
+            let tunnel = Tunnel::new(client, upstream, upstream_is_tcp, waiting);
             let expiring = ends_at.map(|at| Expiring::add(&core, &tunnel, at));
             let held = (places.is_some() || expiring.is_some())
                 .then(|| Box::new(Held { _places: places, _expiring: expiring }));
-            Some(Box::new(Opened { tunnel, facts, at, early, waiting, _held: held }))
+            Some(Box::new(Opened { tunnel, facts, at, early, _held: held }))
         }
         None => {
             core.metrics.task_panics.add(1);
@@ -269,13 +268,12 @@ async fn conclude_plain(
 }
 
 /// From the 101 to the last byte.
-async fn serve_tunnel(core: &Core, opened: &mut Opened) {
+async fn serve_tunnel(core: &Core, opened: &Opened) {
     core.metrics.tunnels_opened.add(1);
     core.metrics.to_upstream_bytes.add(opened.early.to_upstream_bytes);
     core.metrics.to_client_bytes.add(opened.early.to_client_bytes);
-    let waiting = opened.waiting.take();
     let listed = core.tunnels.add(&opened.tunnel);
-    let relayed = relay(core, &opened.tunnel, waiting).await;
+    let relayed = relay(core, &opened.tunnel).await;
     drop(listed);
     report::closed(core, &opened.facts, opened.early, opened.at, &relayed);
 }

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 
 use rustix::io::Errno;
@@ -18,13 +18,6 @@ use crate::metrics::CloseReason;
 
 /// Turns after which the others run in any case.
 const TURNS_IN_A_ROW: u8 = 64;
-
-/// Bytes that came before the relay began and that their receiver did not take yet. They go first.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting {
-    pub(crate) to_upstream: Box<[u8]>,
-    pub(crate) to_client: Box<[u8]>,
-}
 
 /// How the relay of one tunnel went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,15 +66,12 @@ struct OneWay<'t> {
     mover: Mover,
 }
 
-/// A flush under way.
-type Flush<'f> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'f>>;
-
 /// Relays until both directions have ended, one side fails, or the tunnel is ordered to end. On return nothing is in flight;
 /// the caller closes both sockets. After a failure the close of the other side will be a reset.
-pub(crate) async fn relay(core: &Core, tunnel: &Tunnel, waiting: Option<Box<Waiting>>) -> Relayed {
+pub(crate) async fn relay(core: &Core, tunnel: &Tunnel) -> Relayed {
     let up = OneWay::new(core, tunnel, Side::Client);
     let down = OneWay::new(core, tunnel, Side::Upstream);
-    let ended = run(tunnel, &up, &down, waiting).await;
+    let ended = run(tunnel, &up, &down).await;
     Relayed {
         to_upstream_bytes: up.moved_bytes.get(),
         to_client_bytes: down.moved_bytes.get(),
@@ -89,15 +79,9 @@ pub(crate) async fn relay(core: &Core, tunnel: &Tunnel, waiting: Option<Box<Wait
     }
 }
 
-async fn run(
-    tunnel: &Tunnel,
-    up: &OneWay<'_>,
-    down: &OneWay<'_>,
-    waiting: Option<Box<Waiting>>,
-) -> CloseReason {
-    let waiting = waiting.map(|waiting| *waiting).unwrap_or_default();
-    let mut upward = pin!(up.run(up.first(waiting.to_upstream)));
-    let mut downward = pin!(down.run(down.first(waiting.to_client)));
+async fn run(tunnel: &Tunnel, up: &OneWay<'_>, down: &OneWay<'_>) -> CloseReason {
+    let mut upward = pin!(up.run());
+    let mut downward = pin!(down.run());
     let (mut up_over, mut down_over) = (false, false);
     let mut first_end = None;
     let outcome = poll_fn(|context| {
@@ -174,19 +158,11 @@ impl<'t> OneWay<'t> {
         }
     }
 
-    /// The flush of what waits already; its state is allocated only then.
-    fn first(&self, bytes: Box<[u8]>) -> Option<Flush<'_>> {
-        let held = Held::Bytes { bytes, sent: 0 };
-        match &held {
-            Held::Bytes { bytes, .. } if bytes.is_empty() => None,
-            _ => Some(Box::pin(self.flush(held))),
-        }
-    }
-
     /// Until the end of input was carried over, or an order to end came.
-    async fn run(&self, first: Option<Flush<'_>>) -> Result<(), Failure> {
-        if let Some(flush) = first {
-            flush.await?;
+    async fn run(&self) -> Result<(), Failure> {
+        let bytes = self.tunnel.take_waiting(self.to_side() == Side::Client);
+        if !bytes.is_empty() {
+            Box::pin(self.flush(Held::Bytes { bytes, sent: 0 })).await?;
         }
         let mut turns: u8 = 0;
         while self.tunnel.ordered_to_end().is_none() {

@@ -46,8 +46,16 @@ pub(crate) struct Tunnel {
     liveness: Cell<Option<NonZeroU32>>,
     order: Cell<Option<CloseReason>>,
     waker: Cell<Option<Waker>>,
+    waiting: Cell<Option<Box<Waiting>>>,
     /// Its place in the list of the core.
     place: Cell<usize>,
+}
+
+/// Bytes that came before the relay began and that their receiver did not take yet. They go first.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) to_upstream: Box<[u8]>,
+    pub(crate) to_client: Box<[u8]>,
 }
 
 /// The send queue of one leg as liveness saw it.
@@ -131,7 +139,12 @@ fn judge(
 }
 
 impl Tunnel {
-    pub(crate) fn new(client: Socket, upstream: Socket, upstream_is_tcp: bool) -> Rc<Self> {
+    pub(crate) fn new(
+        client: Socket,
+        upstream: Socket,
+        upstream_is_tcp: bool,
+        waiting: Option<Box<Waiting>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             client,
             upstream,
@@ -142,8 +155,22 @@ impl Tunnel {
             liveness: Cell::new(None),
             order: Cell::new(None),
             waker: Cell::new(None),
+            waiting: Cell::new(waiting),
             place: Cell::new(0),
         })
+    }
+
+    /// Takes what has to go to one side before everything else.
+    pub(crate) fn take_waiting(&self, to_client: bool) -> Box<[u8]> {
+        let Some(mut waiting) = self.waiting.take() else {
+            return Box::default();
+        };
+        let side = if to_client { &mut waiting.to_client } else { &mut waiting.to_upstream };
+        let bytes = std::mem::take(side);
+        if !waiting.to_client.is_empty() || !waiting.to_upstream.is_empty() {
+            self.waiting.set(Some(waiting));
+        }
+        bytes
     }
 
     /// Orders the relay to end. A later, more urgent order replaces an earlier one; none is less urgent than the drain's.
@@ -322,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        assert!(size_of::<Tunnel>() <= 216, "{}", size_of::<Tunnel>());
+        assert!(size_of::<Tunnel>() <= 224, "{}", size_of::<Tunnel>());
     }
 
     #[test]
