@@ -6,7 +6,7 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio, reqwest, redis and notify live here and nowhere else
-//!    config ──────┘          shared by both: refusal, event, metrics, published, providers, question, shared_store, process
+//!    config ──────┘          shared by both: certificate, refusal, event, metrics, published, providers, question, shared_store, process
 //! ```
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
@@ -21,6 +21,7 @@
 //! 8. `refusal::Refusal::answer` is every way to say no.
 
 pub mod admission;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

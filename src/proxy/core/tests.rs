@@ -28,6 +28,7 @@ fn parts(mode: Mode, listen: SocketAddr) -> (CoreParts, Published<Policy>) {
             events,
             providers: crate::providers::connect().0,
             limits: SharedLimits::alone(1024, clock::now()),
+            tls: None,
         },
         policy,
     )
