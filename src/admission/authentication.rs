@@ -290,11 +290,7 @@ fn rules(jwt: &config::Jwt) -> Rules {
     Rules {
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),
-        algorithms: jwt
-            .algorithms
-            .iter()
-            .filter_map(|algorithm| jwt::Algorithm::from_name(algorithm.word()))
-            .collect(),
+        algorithms: jwt.algorithms.clone(),
         headers: ClaimHeaders::new(pairs.map(|(claim, header)| (&**claim, &**header))),
     }
 }

@@ -39,8 +39,8 @@ use settings::Settings;
 use crate::admission::origin::{AllowedOrigin, AllowedOrigins};
 
 pub use auth::{
-    Algorithm, ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role,
-    RolePaths, ScopeRule,
+    ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role, RolePaths,
+    ScopeRule,
 };
 pub use limits::{
     Allowance, IpFilter, IpFilterMode, RateLimit, RateLimitStore, RedisLocation, RedisStore,

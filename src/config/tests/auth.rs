@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::credential::{Source, Sources};
+use crate::admission::jwt::Algorithm;
 use crate::admission::paths::Pattern;
 
 /// A hash of 64 digits that begin with `digits`.
@@ -145,10 +146,10 @@ fn tokens_by_default_and_as_written() {
 }
 
 #[test]
-fn every_algorithm_has_its_word() {
+fn every_algorithm_has_its_name() {
     for algorithm in Algorithm::ALL {
-        let word = algorithm.word();
-        assert_eq!(jwt(&format!("allowed_algorithms: [{word}]")).algorithms, [algorithm]);
+        let name = algorithm.name();
+        assert_eq!(jwt(&format!("allowed_algorithms: [{name}]")).algorithms, [algorithm]);
     }
 }
 
