@@ -305,3 +305,6 @@ async fn refuse(
     }
     sent && goes_on
 }
+
+#[cfg(test)]
+mod tests;
