@@ -134,8 +134,9 @@ pub struct Jwt {
 pub enum KeySet {
     /// The URL of a JWKS (RFC 7517 section 5).
     Jwks(String),
-    /// The URL of an `OpenID` configuration, which names the JWKS (`OpenID` Connect Discovery 1.0 section 4).
-    Discovery(String),
+    /// The issuer, without a slash at the end, whose `OpenID` configuration names the JWKS (`OpenID` Connect Discovery 1.0
+    /// section 4).
+    Issuer(String),
 }
 
 /// What mode api-key needs.
@@ -282,7 +283,7 @@ impl KeySet {
             "" => settings.text("auth.jwt.issuer"),
             url => url,
         };
-        Self::Discovery(format!("{}/.well-known/openid-configuration", without_slash(issuer)))
+        Self::Issuer(without_slash(issuer).to_owned())
     }
 }
 
