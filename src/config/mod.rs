@@ -129,7 +129,7 @@ pub struct Server {
     pub max_connections: u32,
     /// Largest request head in bytes.
     pub max_header_bytes: usize,
-    /// From accept to the end of the request head; `None` = off.
+    /// From accept to the end of the request head, then between two pieces of its content; `None` = off.
     pub read_timeout: Option<Duration>,
     /// Restarts with each byte the peer takes; `None` = off.
     pub write_timeout: Option<Duration>,
