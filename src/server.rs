@@ -343,3 +343,6 @@ fn listen(
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests;

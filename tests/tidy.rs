@@ -81,3 +81,25 @@ fn the_readme_gives_the_commands() {
     let missing = rules::missing_commands(&read(&root().join("README.md")));
     assert!(missing.is_empty(), "README.md must give: {missing:?}");
 }
+
+#[test]
+fn the_map_of_the_crate_names_what_is_there() {
+    let map = read(&root().join("src/lib.rs"));
+    let stages = rules::stages(&map);
+    assert!(stages.len() > 5, "{stages:?}");
+    for stage in stages {
+        // The file is the longest beginning of the path that is one; its last segment stands in it.
+        let segments: Vec<&str> = stage.split("::").collect();
+        let file = (1..segments.len())
+            .rev()
+            .map(|length| root().join(format!("src/{}.rs", segments[..length].join("/"))))
+            .find(|path| path.is_file());
+        let file = file.unwrap_or_else(|| panic!("src/lib.rs names {stage}: no such file"));
+        let source = Source::new(&name(&file), &read(&file));
+        for segment in
+            segments.iter().rev().take_while(|&&part| !file.ends_with(format!("{part}.rs")))
+        {
+            assert!(rules::defines(&source, segment), "src/lib.rs names {stage}: no {segment}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::api_key::ApiKeys;
-use super::credential::{Credential, Presented, Source, Sources};
+use super::credential::{Credential, Presented, Sources};
 use super::jwt::{self, Accepted, ClaimHeaders, Rules};
 use super::kratos_paths;
 use super::paths::{MatchingPath, any_matches};
@@ -109,10 +109,7 @@ impl Authentication {
             Mode::None => (Scheme::None, Sources::default()),
             Mode::ApiKey(keys) => (Scheme::ApiKey(ApiKeys::new(keys)), keys.sources.clone()),
             Mode::Jwt(jwt) => (Scheme::Jwt(rules(jwt)), jwt.sources.clone()),
-            Mode::Kratos(kratos) => {
-                let cookie = Source::Cookie(kratos.session_cookie_name.as_str().into());
-                (Scheme::Kratos(kratos.clone()), Sources::new([cookie]))
-            }
+            Mode::Kratos(kratos) => (Scheme::Kratos(kratos.clone()), kratos.sources()),
         };
         let is_own = |name: &&String| !name.to_ascii_lowercase().starts_with("x-user-");
         let mut hasher = DefaultHasher::new();
@@ -290,11 +287,7 @@ fn rules(jwt: &config::Jwt) -> Rules {
     Rules {
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),
-        algorithms: jwt
-            .algorithms
-            .iter()
-            .filter_map(|algorithm| jwt::Algorithm::from_name(algorithm.word()))
-            .collect(),
+        algorithms: jwt.algorithms.clone(),
         headers: ClaimHeaders::new(pairs.map(|(claim, header)| (&**claim, &**header))),
     }
 }

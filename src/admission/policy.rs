@@ -1,5 +1,5 @@
-//! What is in force for new requests: the configuration, the addresses of the upstream, and the checks in their order
-//! (contract section 5.1).
+//! What is in force for new requests: the configuration, what is made of it once for all of them, and the addresses of the
+//! upstream and of Kratos. The checks in their order are `proxy::judge`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ use super::mistakes::{Mistake, Problem};
 use super::settings::Settings;
 use super::url::{is_http_base_url, plain_http_base};
 use crate::admission::credential::{Source, Sources};
+use crate::admission::jwt::Algorithm;
 use crate::admission::paths::Pattern;
 
 /// Section `auth`, with `kratos`.
@@ -133,53 +134,9 @@ pub struct Jwt {
 pub enum KeySet {
     /// The URL of a JWKS (RFC 7517 section 5).
     Jwks(String),
-    /// The URL of an `OpenID` configuration, which names the JWKS (`OpenID` Connect Discovery 1.0 section 4).
-    Discovery(String),
-}
-
-/// A signature algorithm (RFC 7518 section 3.1, RFC 8037).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of the registry")]
-pub enum Algorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    EdDsa,
-}
-
-impl Algorithm {
-    /// Every algorithm that can be allowed.
-    pub const ALL: [Self; 9] = [
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::EdDsa,
-    ];
-
-    /// The value of `alg`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::EdDsa => "EdDSA",
-        }
-    }
+    /// The issuer, without a slash at the end, whose `OpenID` configuration names the JWKS (`OpenID` Connect Discovery 1.0
+    /// section 4).
+    Issuer(String),
 }
 
 /// What mode api-key needs.
@@ -301,7 +258,7 @@ impl Jwt {
     fn from_settings(settings: &Settings) -> Self {
         let allowed = settings.list("auth.jwt.allowed_algorithms");
         let is_allowed =
-            |algorithm: &Algorithm| allowed.iter().any(|allowed| allowed == algorithm.word());
+            |algorithm: &Algorithm| allowed.iter().any(|allowed| allowed == algorithm.name());
         Self {
             key_set: KeySet::from_settings(settings),
             issuer: settings.text("auth.jwt.issuer").to_owned(),
@@ -326,7 +283,7 @@ impl KeySet {
             "" => settings.text("auth.jwt.issuer"),
             url => url,
         };
-        Self::Discovery(format!("{}/.well-known/openid-configuration", without_slash(issuer)))
+        Self::Issuer(without_slash(issuer).to_owned())
     }
 }
 

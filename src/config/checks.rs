@@ -6,6 +6,7 @@ use super::Cidr;
 use super::mistakes::Problem;
 use super::unsupported;
 use super::url::is_host_name;
+use crate::admission::jwt::Algorithm;
 use crate::admission::paths::{Pattern, PatternError};
 use crate::wire::field::Field;
 
@@ -220,12 +221,11 @@ pub(super) fn jwt_source(text: &str) -> Result<String, Problem> {
 
 /// A signature algorithm of `auth.jwt.allowed_algorithms`; never `none`, never HMAC.
 pub(super) fn algorithm(text: &str) -> Result<String, Problem> {
-    const ACCEPTED: [&str; 9] =
-        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-    if ACCEPTED.contains(&text) {
+    if Algorithm::from_name(text).is_some() {
         return Ok(text.to_owned());
     }
-    Err(Problem::NotAccepted { got: text.to_owned(), accepted: ACCEPTED.to_vec() })
+    let accepted = Algorithm::ALL.map(Algorithm::name).to_vec();
+    Err(Problem::NotAccepted { got: text.to_owned(), accepted })
 }
 
 /// `tls.provider`.

@@ -41,8 +41,8 @@ use crate::admission::origin::{AllowedOrigin, AllowedOrigins};
 use crate::certificate::Certificate;
 
 pub use auth::{
-    Algorithm, ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role,
-    RolePaths, ScopeRule,
+    ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role, RolePaths,
+    ScopeRule,
 };
 pub use limits::{
     Allowance, IpFilter, IpFilterMode, RateLimit, RateLimitStore, RedisLocation, RedisStore,
@@ -134,7 +134,7 @@ pub struct Server {
     pub max_connections: u32,
     /// Largest request head in bytes.
     pub max_header_bytes: usize,
-    /// From accept to the end of the request head; `None` = off.
+    /// From accept to the end of the request head, then between two pieces of its content; `None` = off.
     pub read_timeout: Option<Duration>,
     /// Restarts with each byte the peer takes; `None` = off.
     pub write_timeout: Option<Duration>,

@@ -368,22 +368,15 @@ fn read_lists_by_name(
     place: &str,
     mistakes: &mut Vec<Mistake>,
 ) -> Value {
-    let mut lists = Mapping::new();
-    let Value::Mapping(entries) = value else {
-        mistakes.push(Mistake::new(place, wrong_type("a mapping", value)));
-        return Value::Mapping(lists);
-    };
-    for (key, entry) in entries {
-        let name = key.as_str().unwrap_or_default();
+    read_by_name(value, place, mistakes, |name, entry, mistakes| {
         if !names.contains(&name) {
             let problem = Problem::NotAccepted { got: name.to_owned(), accepted: names.to_vec() };
             mistakes.push(Mistake::new(place, problem));
-        } else if !entry.is_null() {
-            let list = read_list(check, entry, &format!("{place}.{name}"), mistakes);
-            lists.insert(Value::from(name), Setting::List(list).to_value());
+            return None;
         }
-    }
-    Value::Mapping(lists)
+        let read = || read_list(check, entry, &format!("{place}.{name}"), mistakes);
+        (!entry.is_null()).then(read).map(|list| Setting::List(list).to_value())
+    })
 }
 
 fn read_text_by_name(
@@ -392,19 +385,31 @@ fn read_text_by_name(
     place: &str,
     mistakes: &mut Vec<Mistake>,
 ) -> Value {
-    let mut texts = Mapping::new();
+    read_by_name(value, place, mistakes, |name, entry, mistakes| {
+        let text = read_text(entry).and_then(|text| check(&text));
+        text.map_err(|problem| mistakes.push(Mistake::new(format!("{place}.{name}"), problem)))
+            .ok()
+            .map(Value::from)
+    })
+}
+
+/// A mapping from names that the operator chose to what `read` makes of their values.
+fn read_by_name(
+    value: &Value,
+    place: &str,
+    mistakes: &mut Vec<Mistake>,
+    mut read: impl FnMut(&str, &Value, &mut Vec<Mistake>) -> Option<Value>,
+) -> Value {
+    let mut read_entries = Mapping::new();
     let Value::Mapping(entries) = value else {
         mistakes.push(Mistake::new(place, wrong_type("a mapping", value)));
-        return Value::Mapping(texts);
+        return Value::Mapping(read_entries);
     };
     for (key, entry) in entries {
         let name = key.as_str().unwrap_or_default();
-        match read_text(entry).and_then(|text| check(&text)) {
-            Ok(text) => {
-                texts.insert(Value::from(name), Value::from(text));
-            }
-            Err(problem) => mistakes.push(Mistake::new(format!("{place}.{name}"), problem)),
+        if let Some(value) = read(name, entry, mistakes) {
+            read_entries.insert(Value::from(name), value);
         }
     }
-    Value::Mapping(texts)
+    Value::Mapping(read_entries)
 }

@@ -58,15 +58,9 @@ fn jwks_of(config: &Config) -> Option<JwksSettings> {
     let Mode::Jwt(jwt) = &config.auth.mode else { return None };
     let source = match &jwt.key_set {
         KeySet::Jwks(url) => JwksSource::Url(url.clone()),
-        KeySet::Discovery(url) => JwksSource::Issuer(issuer_of(url)),
+        KeySet::Issuer(issuer) => JwksSource::Issuer(issuer.clone()),
     };
     Some(JwksSettings { source, cache_ttl: jwt.cache_ttl })
-}
-
-/// The issuer whose configuration stands at `url`.
-fn issuer_of(url: &str) -> String {
-    let issuer = url.strip_suffix("/.well-known/openid-configuration").unwrap_or(url);
-    issuer.to_owned()
 }
 
 fn kratos_of(config: &Config) -> Option<KratosSettings> {

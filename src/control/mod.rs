@@ -1,6 +1,7 @@
-//! The control plane: one thread with a tokio runtime for signals, the file watch, name resolution and reload.
-//! No client or upstream socket of a request may live here, and nothing here is waited for by the data plane.
-//! Started by `server`; it is the only writer of the policy.
+//! The control plane: one thread with a tokio runtime for signals, the file watch, name resolution, reload, the probe of the
+//! upstream, and calls to providers of identities and to the shared rate limit store.
+//! No client or upstream socket of a request may live here. The data plane asks through bounded queues and waits a bounded time.
+//! Started by `server`; it is the only writer of the policy and of the keys.
 
 #[cfg(test)]
 mod double;

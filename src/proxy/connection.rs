@@ -307,3 +307,6 @@ async fn refuse(
     }
     sent && goes_on
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,6 @@ fn receiver(error: Errno) -> TransferError {
         _ => TransferError::ReceiverLeft,
     }
 }
+
+#[cfg(test)]
+mod tests;

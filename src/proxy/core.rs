@@ -38,7 +38,7 @@ use crate::providers::Providers;
 use crate::published::{Published, Reader};
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
-const SCRATCH_BYTES: usize = 64 * 1024;
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// At most one warning of a core about connections that it cannot accept in this time.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(30);
@@ -524,4 +524,4 @@ pub(super) async fn give_turns(core: Rc<Core>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -378,3 +378,6 @@ pub(crate) fn set_user_timeout(
     let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
     sockopt::set_tcp_user_timeout(&fd, ms)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -3,6 +3,7 @@
 
 use crate::harness::http::{Head, is_made_request_id};
 use crate::harness::message::Framing;
+use crate::harness::payload::TARGETS;
 use crate::harness::{
     ANSWER_KEPT, ANSWER_LAST, Driver, End, Setup, Upstream, behind, behind_one_worker, forwarded,
     wire,
@@ -239,25 +240,7 @@ fn malformed_plain_heads_are_refused(driver: Driver) {
 /// E73, A104, A108.
 fn targets_go_on_byte_for_byte(driver: Driver) {
     let (proxy, upstream) = behind(driver);
-    for target in [
-        "/",
-        "//",
-        "//a///b",
-        "/a%2fb",
-        "/a%5cb",
-        "/a;b/c",
-        "/...",
-        "/a..b",
-        "/%2561",
-        "/%41%7e",
-        "/a?x=/../%2e%2e/%00",
-        "/a?",
-        "/a??b=c?d&&",
-        "/?%",
-        "/%20",
-        "/a'b\"c<d>e{f}g|h^i`j",
-        "/a:b@c!d$e&f*g+h,i=j",
-    ] {
+    for target in TARGETS {
         let seen =
             forwarded(&proxy, &upstream, &wire(format!("GET {target} HTTP/1.1\r\n{{H}}\r\n")));
         assert_eq!(seen.head.line, format!("GET {target} HTTP/1.1"));

@@ -1,6 +1,6 @@
 //! Group (a) as far as a head goes, over real sockets: what is refused, with which answer, and that nothing of it reaches the upstream.
 
-use crate::harness::payload::show;
+use crate::harness::payload::{TARGETS, show};
 use crate::harness::{Answer, Driver, End, Setup, Upstream, behind, wire};
 
 on_drivers!(
@@ -341,18 +341,7 @@ fn paths_that_climb_are_refused(driver: Driver) {
         .collect();
     refuse_all(driver, 400, "bad_request", &requests);
     let (proxy, upstream) = behind(driver);
-    for target in [
-        "//a///b",
-        "/a%2fb",
-        "/a%5cb",
-        "/a;b/c",
-        "/...",
-        "/a..b",
-        "/%2561",
-        "/a?x=/../%2e%2e/%00",
-        "/?%",
-        "/%20",
-    ] {
+    for target in TARGETS {
         let _client = proxy.sent(&wire(format!("GET {target} HTTP/1.1\r\n{{H}}{{U}}{{K}}\r\n")));
         let line = upstream.accept().read_head().line;
         assert_eq!(line, format!("GET {target} HTTP/1.1"), "byte for byte");

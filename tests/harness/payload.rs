@@ -18,6 +18,27 @@ pub(crate) const OUTDATED: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: t.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 12\r\n\r\n";
 
+/// Targets that look odd and go on byte for byte.
+pub(crate) const TARGETS: [&str; 17] = [
+    "/",
+    "//",
+    "//a///b",
+    "/a%2fb",
+    "/a%5cb",
+    "/a;b/c",
+    "/...",
+    "/a..b",
+    "/%2561",
+    "/%41%7e",
+    "/a?x=/../%2e%2e/%00",
+    "/a?",
+    "/a??b=c?d&&",
+    "/?%",
+    "/%20",
+    "/a'b\"c<d>e{f}g|h^i`j",
+    "/a:b@c!d$e&f*g+h,i=j",
+];
+
 /// Replaces the macros `{H}`, `{U}`, `{K}`, `{HS}`, `{101}` and `{SM}`; everything else stays as it is.
 pub(crate) fn wire(template: impl AsRef<[u8]>) -> Vec<u8> {
     let macros: [(&[u8], &[u8]); 6] = [

@@ -29,7 +29,7 @@ const CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// Modules that a file below the prefix must not name: imports point one way, wire ← admission ← proxy and control.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("src/wire/", &["admission", "proxy", "control", "server", "cli", "demo"]),
     ("src/admission/", &["proxy", "control", "server", "cli", "demo"]),
     ("src/proxy/", &["control", "server", "cli", "demo"]),
@@ -41,6 +41,9 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("src/metrics", &["proxy", "control", "server", "cli", "demo"]),
     ("src/published", &["proxy", "control", "server", "cli", "demo"]),
     ("src/shared_store", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/process", &["wire", "admission", "proxy", "control", "server", "cli", "demo"]),
+    ("src/providers", &["proxy", "control", "server", "cli", "demo"]),
+    ("src/question", &["wire", "admission", "proxy", "control", "server", "cli", "demo"]),
     ("src/sys", &["wire", "admission", "proxy", "control", "server", "cli", "demo"]),
 ];
 
@@ -404,6 +407,25 @@ pub(crate) fn missing_commands(readme: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// Functions and types that the map in `src/lib.rs` names as stages of a connection, by their path.
+pub(crate) fn stages(map: &str) -> Vec<&str> {
+    let numbered = map.lines().filter_map(|line| line.strip_prefix("//! ")?.split_once(". `"));
+    numbered
+        .filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .flat_map(|(_, line)| line.split('`').step_by(2))
+        .filter(|name| name.contains("::"))
+        .collect()
+}
+
+/// Whether `source` defines the last segment of a path.
+pub(crate) fn defines(source: &Source, name: &str) -> bool {
+    let places = source.tokens.iter().enumerate().filter(|(_, token)| token.text == name);
+    places.into_iter().any(|(at, token)| {
+        let keyword = at.checked_sub(1).map_or("", |before| source.text(before));
+        ["fn", "struct", "enum"].contains(&keyword) && !source.is_test(token.line)
+    })
+}
+
 #[cfg(test)]
 fn all(path: &str, text: &str) -> Vec<String> {
     let source = Source::new(path, text);
@@ -545,4 +567,14 @@ fn a_readme_without_the_commands_is_found() {
         [""; 0]
     );
     assert_eq!(missing_commands("bash tests/run.sh"), ["cargo run --release -- demo"]);
+}
+
+#[test]
+fn a_stage_that_is_not_there_is_found() {
+    let map = "//! Text `a::b`.\n//! 1. `wire::head::Scanner` finds, `wire::b` too;\n//! 12. `c::D::e` ends.\n";
+    assert_eq!(stages(map), ["wire::head::Scanner", "wire::b", "c::D::e"]);
+    let source =
+        Source::new("src/a.rs", "pub fn there() {}\n#[cfg(test)]\nfn tested() {}\nuse absent;");
+    let seen = ["there", "tested", "absent"].map(|name| defines(&source, name));
+    assert_eq!(seen, [true, false, false]);
 }

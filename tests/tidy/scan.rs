@@ -244,19 +244,21 @@ fn closing_brace(tokens: &[Token], open: usize) -> Option<usize> {
     None
 }
 
+#[cfg(test)]
+fn words(source: &Source) -> Vec<&str> {
+    source.tokens.iter().map(|token| token.text.as_str()).filter(|text| is_word(text)).collect()
+}
+
 #[test]
 fn comments_and_literals_are_not_code() {
     let source = Source::new(
         "a.rs",
         "let a = \"x // y\"; // z \"\nlet b = r#\"q\"w\"#; /* v /* u */ t */ s\nlet c: &'d str = '\\''; let e = '\"'; f",
     );
-    let words: Vec<&str> = source
-        .tokens
-        .iter()
-        .map(|token| token.text.as_str())
-        .filter(|text| is_word(text))
-        .collect();
-    assert_eq!(words, ["let", "a", "let", "b", "s", "let", "c", "d", "str", "let", "e", "f"]);
+    assert_eq!(
+        words(&source),
+        ["let", "a", "let", "b", "s", "let", "c", "d", "str", "let", "e", "f"]
+    );
     assert_eq!(source.comments[0].trim(), "// z \"");
     assert_eq!(source.comments[1].trim(), "/* v /* u */ t */");
 }
@@ -264,14 +266,8 @@ fn comments_and_literals_are_not_code() {
 #[test]
 fn byte_strings_and_escapes_end_where_they_end() {
     let source = Source::new("a.rs", "(b\"a\\\"b\", br#\"c\"#, c\"d\", \"e\\\\\", for_r, 'f') g");
-    let words: Vec<&str> = source
-        .tokens
-        .iter()
-        .map(|token| token.text.as_str())
-        .filter(|text| is_word(text))
-        .collect();
     // The prefix letters of literals stay; what is inside does not.
-    assert_eq!(words, ["b", "b", "c", "for_r", "g"]);
+    assert_eq!(words(&source), ["b", "b", "c", "for_r", "g"]);
 }
 
 #[test]

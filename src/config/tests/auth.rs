@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::credential::{Source, Sources};
+use crate::admission::jwt::Algorithm;
 use crate::admission::paths::Pattern;
 
 /// A hash of 64 digits that begin with `digits`.
@@ -106,10 +107,7 @@ fn the_login_page_of_a_custom_ui() {
 #[test]
 fn tokens_by_default_and_as_written() {
     let least = jwt("");
-    assert_eq!(
-        least.key_set,
-        KeySet::Discovery("https://i.test/.well-known/openid-configuration".to_owned())
-    );
+    assert_eq!(least.key_set, KeySet::Issuer("https://i.test".to_owned()));
     assert_eq!((least.issuer.as_str(), least.audience.as_str()), ("https://i.test/", "a"));
     let claims =
         [("sub", "X-User-Id"), ("email", "X-User-Email"), ("email_verified", "X-User-Verified")];
@@ -136,19 +134,16 @@ fn tokens_by_default_and_as_written() {
         ])
     );
     let by_url = jwt("issuer_url: 'http://d.test/x'").key_set;
-    assert_eq!(
-        by_url,
-        KeySet::Discovery("http://d.test/x/.well-known/openid-configuration".to_owned())
-    );
+    assert_eq!(by_url, KeySet::Issuer("http://d.test/x".to_owned()));
     let map = "auth: {jwt: {claims_to_headers: {a: X-Forwarded-Email}}}";
     assert_eq!(auth(map).identity_headers, ["X-Forwarded-Email"], "in every mode");
 }
 
 #[test]
-fn every_algorithm_has_its_word() {
+fn every_algorithm_has_its_name() {
     for algorithm in Algorithm::ALL {
-        let word = algorithm.word();
-        assert_eq!(jwt(&format!("allowed_algorithms: [{word}]")).algorithms, [algorithm]);
+        let name = algorithm.name();
+        assert_eq!(jwt(&format!("allowed_algorithms: [{name}]")).algorithms, [algorithm]);
     }
 }
 

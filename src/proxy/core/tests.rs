@@ -8,11 +8,17 @@ use crate::published::Published;
 
 const CONNECTIONS: u64 = 20 * ACCEPT_BURST as u64;
 
-fn parts(mode: Mode, listen: SocketAddr) -> (CoreParts, Published<Policy>) {
-    let loaded = crate::config::load_text("tls: {enabled: false}", None, &BTreeMap::new());
+/// What a core without authentication and limits needs. `listen` is only shown; the application is at `upstream`.
+pub(in crate::proxy) fn parts(
+    mode: Mode,
+    listen: SocketAddr,
+    upstream: &[SocketAddr],
+) -> (CoreParts, Published<Policy>) {
+    let text = "tls: {enabled: false}\nrate_limit: {enabled: false}";
+    let loaded = crate::config::load_text(text, None, &BTreeMap::new());
     let policy = Published::new(Policy::new(
         loaded.unwrap().config,
-        Addresses::Tcp(Vec::new()),
+        Addresses::Tcp(upstream.to_vec()),
         Addresses::Tcp(Vec::new()),
     ));
     let metrics = Arc::new(Metrics::new(1));
@@ -50,7 +56,7 @@ fn a_full_backlog_keeps_nobody_waiting() {
         io::Write::write_all(&mut &first, b"nonsense\r\n\r\n").unwrap();
         first.set_nonblocking(true).unwrap();
         let waiting: Vec<TcpStream> = (1..CONNECTIONS).map(|_| connect()).collect();
-        let (parts, policy) = parts(mode, address);
+        let (parts, policy) = parts(mode, address, &[]);
         let metrics = Arc::clone(&parts.metrics);
         let accepted = move || metrics.cores[0].connections_accepted.get();
         let (commander, commands) = flume::bounded(1);
