@@ -1,7 +1,6 @@
 //! Headless Chromium as the one who has a credential: what a page can do with its own, and what a page of another origin
 //! cannot do with the cookie of its visitor.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use vibewarden::demo::{self, Echo};
 
@@ -9,7 +8,7 @@ use super::browser::Browser;
 use super::foreign::{Application, Library, Place, application, available};
 use super::harness::application::Application as Scripted;
 use super::harness::event::Event;
-use super::harness::token::{AUDIENCE, ISSUER, Key, claims, jwks, now};
+use super::harness::token::{AUDIENCE, ISSUER, Key, claims, jwks, key_hash, now};
 use super::harness::{After, Driver, Message, Proxy, Setup, Upstream};
 
 /// What the application chooses when it is offered.
@@ -56,12 +55,12 @@ fn provider(answer: impl Fn(&Message) -> (u16, String) + Send + Sync + 'static) 
 impl Gate {
     fn jwt() -> Self {
         let ways = [Way::Cookie("sid"), Way::Query("token"), Way::Subprotocol("bearer.")];
-        let (key, forger) = (Key::elliptic("k"), Key::elliptic("k"));
+        let (key, stranger) = (Key::elliptic("k"), Key::elliptic("k"));
         let set = jwks(&[key.jwk(json!({}))]);
         let provider = provider(move |_| (200, set.clone()));
         let good = key.token(&claims(json!({})));
         let expired = key.token(&claims(json!({"exp": now() - 3600})));
-        let forged = forger.token(&claims(json!({})));
+        let forged = stranger.token(&claims(json!({})));
         let bad = [
             (expired, "token_expired"),
             (forged, "invalid_signature"),
@@ -117,11 +116,7 @@ impl Gate {
 
     fn api_key() -> Self {
         let key = "canary-key";
-        let hash: String = digest(&SHA256, key.as_bytes())
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = key_hash(key);
         let way = Way::Query("key");
         Self {
             keys: vec![
