@@ -14,6 +14,7 @@ mod resolve;
 pub mod store;
 mod watch;
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -44,12 +45,18 @@ pub enum Notice {
 }
 
 /// Where the configuration in force comes from.
-#[derive(Debug)]
 pub struct Origin {
     /// What is loaded again.
     pub source: Source,
     /// The file as it was loaded, so that a change since then is noticed.
     pub text: String,
+}
+
+/// The text of the file may hold secrets.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 /// What the control thread works with.
