@@ -37,6 +37,8 @@ use crate::shared_store::Questions as StoreQuestions;
 use reload::{Reload, Trigger};
 use watch::FileWatch;
 
+pub use reload::log_public_paths;
+
 /// What the control thread tells the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
