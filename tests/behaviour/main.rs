@@ -29,6 +29,7 @@ mod auth_jwt_keys;
 mod auth_kratos;
 mod auth_paths;
 mod auth_reload;
+mod auth_secrets;
 mod auth_sessions;
 mod body_limits;
 mod chunked_bodies;

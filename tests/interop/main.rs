@@ -4,6 +4,7 @@
 //! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
 
 mod browser;
+mod browser_credentials;
 mod conversation;
 mod demo;
 mod foreign;
