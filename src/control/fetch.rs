@@ -11,8 +11,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(5);
 /// A kept connection is closed after this time without a call.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// Kept connections to one provider.
-const IDLE_CONNECTIONS_MAX: usize = 32;
+/// Kept connections to one provider. Whoever makes no more calls than that at one time loses none when they end together.
+pub(super) const IDLE_CONNECTIONS_MAX: usize = 256;
 
 /// Redirects of one call.
 const REDIRECTS_MAX: usize = 5;
