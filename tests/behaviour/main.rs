@@ -27,6 +27,7 @@ mod auth_identity;
 mod auth_jwt;
 mod auth_jwt_keys;
 mod auth_kratos;
+mod auth_load;
 mod auth_paths;
 mod auth_reload;
 mod auth_sessions;
