@@ -239,6 +239,7 @@ async fn call(request: RequestBuilder) -> SessionVerdict {
         Err(error) => SessionVerdict::Unreachable(match error {
             FetchError::Timeout => Unreachable::Timeout,
             FetchError::TooLarge => Unreachable::TooLarge,
+            FetchError::Certificate => Unreachable::Certificate,
             FetchError::Connection | FetchError::Redirect => Unreachable::Connection,
         }),
     }

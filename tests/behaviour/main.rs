@@ -31,6 +31,7 @@ mod auth_load;
 mod auth_paths;
 mod auth_reload;
 mod auth_sessions;
+mod auth_tls;
 mod body_limits;
 mod chunked_bodies;
 mod client_address;
