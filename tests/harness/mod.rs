@@ -15,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod scrape;
+pub(crate) mod secure;
 pub(crate) mod setup;
 pub(crate) mod token;
 pub(crate) mod upstream;
