@@ -51,6 +51,7 @@ mod plain_http;
 mod plain_shutdown;
 mod plain_timeouts;
 mod pool;
+mod proxy_protocol;
 mod quotas;
 mod rate_limits;
 mod relay;
