@@ -59,6 +59,7 @@ mod reload;
 mod request_heads;
 mod request_smuggling;
 mod security_headers;
+mod shared_limits;
 mod shutdown;
 mod silence;
 mod timeouts;
