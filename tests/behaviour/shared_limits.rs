@@ -54,12 +54,12 @@ const BACK: &str = "rate_limit.store_recovered";
 /// Plays a round and compares what it saw; each proxy loses Redis and finds it again so many times in it. A call fails after
 /// 100 ms, and a machine that is busy with other things makes it take that long: the proxy says so, and the round is repeated.
 #[track_caller]
-fn plays<T: Debug + PartialEq>(expected: T, losses: usize, round: impl Fn() -> (T, [Proxy; 2])) {
+fn plays<T: Debug + PartialEq>(expected: &T, losses: usize, round: impl Fn() -> (T, [Proxy; 2])) {
     for _ in 0..20 {
         let (seen, mut proxies) = round();
         let told = proxies.each_mut().map(transitions);
         if told.iter().all(|told| told.len() <= 2 * losses) {
-            assert_eq!(seen, expected);
+            assert_eq!(seen, *expected);
             let each = [LOST, BACK].repeat(losses);
             assert_eq!(told, [each.clone(), each]);
             return;
@@ -119,7 +119,7 @@ fn one_budget_for_both_exact_to_the_token(driver: Driver) {
     let key = "vibewarden:ratelimit:1:127.0.0.1";
     // The key and its fields are those of the wider product; no token will come.
     let expected = (50, 50, 86_400, [":1", ":2", ":1"].map(str::to_owned).to_vec());
-    plays(expected, 0, || {
+    plays(&expected, 0, || {
         let redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let proxies = start_two(&at(shared(driver, &application, 50), &redis));
@@ -135,7 +135,7 @@ fn one_budget_for_both_exact_to_the_token(driver: Driver) {
     let setup = at(shared(driver, &application, 50), &redis);
     for (prefix, passed) in [("some", 50), ("some", 0), ("other", 50)] {
         let setup = setup.clone().set("rate_limit.redis.key_prefix", prefix);
-        plays(passed, 0, || {
+        plays(&passed, 0, || {
             let proxies = start_two(&setup);
             if passed > 0 {
                 redis.say(&[&format!("DEL {prefix}:ratelimit:1:127.0.0.1")]).expect("an answer");
@@ -153,7 +153,7 @@ fn users_share_a_budget_after_their_address(driver: Driver) {
     let of = |key: &str, address: &str, count: usize| {
         vec![upgrade(&format!("X-API-Key: {key}\r\nX-Forwarded-For: {address}\r\n")); count]
     };
-    plays([18, 2, 0, 20], 0, || {
+    plays(&[18, 2, 0, 20], 0, || {
         let redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let proxies = start_two(
@@ -204,7 +204,7 @@ fn a_killed_server_leaves_local_buckets(driver: Driver) {
         return;
     }
     // Shared 5; 5 of each proxy, once, because a local bucket is kept; shared 5 for each server that has forgotten everything.
-    plays([5, 10, 5, 0, 5], 2, || {
+    plays(&[5, 10, 5, 0, 5], 2, || {
         let mut redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let proxies = start_two(&at(shared(driver, &application, 5), &redis));
@@ -229,7 +229,7 @@ fn a_killed_server_without_fallback_lets_nobody_pass(driver: Driver) {
     if !is_installed("redis-server") {
         return;
     }
-    plays(([5, 0, 5], vec![1; 4]), 1, || {
+    plays(&([5, 0, 5], vec![1; 4]), 1, || {
         let mut redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let setup = at(shared(driver, &application, 5), &redis)
@@ -279,7 +279,7 @@ fn nobody_waits_for_a_server_that_hangs(driver: Driver) {
         return;
     }
     // One budget, then the local one of each; the server remembers its own.
-    plays([30, 2 * 30, 0], 1, || {
+    plays(&[30, 2 * 30, 0], 1, || {
         let redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let proxies = start_two(&at(shared(driver, &application, 30), &redis));
@@ -294,7 +294,7 @@ fn nobody_waits_for_a_server_that_hangs_without_fallback(driver: Driver) {
     if !is_installed("redis-server") {
         return;
     }
-    plays((8, vec![1; 160], true, 9), 1, || {
+    plays(&(8, vec![1; 160], true, 9), 1, || {
         let redis = Redis::start(&[]).expect("it was there");
         let application = willing();
         let setup = at(shared(driver, &application, 1000), &redis);
@@ -311,7 +311,7 @@ fn a_server_that_is_not_there_does_not_stop_the_start(driver: Driver) {
     if !is_installed("redis-server") {
         return;
     }
-    plays((3, 1, 3), 1, || {
+    plays(&(3, 1, 3), 1, || {
         let mut redis = Redis::start(&[]).expect("it was there");
         redis.kill();
         let application = willing();
