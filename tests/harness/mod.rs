@@ -14,6 +14,7 @@ pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod scrape;
 pub(crate) mod secure;
 pub(crate) mod setup;
