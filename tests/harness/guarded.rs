@@ -65,7 +65,12 @@ pub(crate) fn assert_denied(answer: &Answer, denial: &Denial) -> String {
 impl Guarded {
     #[track_caller]
     pub(crate) fn start(setup: &Setup, upstream: Upstream) -> Self {
-        Self { proxy: setup.start(), upstream, denied: Vec::new() }
+        Self::over(setup.start(), upstream)
+    }
+
+    /// A proxy that runs already.
+    pub(crate) fn over(proxy: Proxy, upstream: Upstream) -> Self {
+        Self { proxy, upstream, denied: Vec::new() }
     }
 
     /// Both forms are refused in this way, and the application hears nothing; returns the answers.
