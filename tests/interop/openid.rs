@@ -304,36 +304,48 @@ fn rotated(provider: &OpenId, proxy: &Proxy) -> (Vec<Keys>, Vec<Attempt>) {
     (sets, crowd.attempts.into_inner().expect("attempts"))
 }
 
-/// Forged tokens never pass. Genuine ones pass only by a key of a set that the provider gave out; they are refused only while no fetch may
-/// begin, and never any more after one of the same key has passed, as long as the provider has that key.
+/// When the first token of this key had passed.
+fn first_pass(kid: &str, attempts: &[Attempt]) -> Option<u64> {
+    let passes = attempts.iter().filter(|attempt| attempt.passed && attempt.offer.kid == *kid);
+    passes.map(|attempt| attempt.to).min()
+}
+
+/// When each of the fetched sets was surely in force: a token had passed by a key that no set before it had.
+fn in_force(fetches: &[Keys], attempts: &[Attempt]) -> Vec<Option<u64>> {
+    let mut known = HashSet::new();
+    let mut since = Vec::new();
+    for fetch in fetches {
+        let new = fetch.kids.iter().filter(|kid| known.insert(kid.as_str()));
+        since.push(new.filter_map(|kid| first_pass(kid, attempts)).min());
+    }
+    since
+}
+
+/// Forged tokens never pass. Genuine ones pass only by a key of a set that was fetched and not replaced; they are refused only while no fetch
+/// may begin, and never any more after one of the same key has passed, as long as the provider has that key.
 #[track_caller]
 fn check(sets: &[Keys], fetches: &[Keys], attempts: &[Attempt]) {
-    // When the provider dropped a key.
-    let dropped = |kid: &String| {
-        let gone = sets.iter().skip_while(|set| !set.kids.contains(kid));
-        gone.skip_while(|set| set.kids.contains(kid)).map(|set| set.at).next()
-    };
-    let first_pass = |kid: &String| {
-        let passes = attempts.iter().filter(|attempt| attempt.passed && attempt.offer.kid == *kid);
-        passes.map(|attempt| attempt.to).min()
-    };
+    let since = in_force(fetches, attempts);
     for kid in sets.iter().map(|set| &set.kids[0]) {
-        let first = first_pass(kid).unwrap_or_else(|| panic!("no token of {kid} ever passed"));
-        let end = dropped(kid).unwrap_or(u64::MAX);
+        let first = first_pass(kid, attempts);
+        let first = first.unwrap_or_else(|| panic!("no token of {kid} ever passed"));
+        let later = sets.iter().skip_while(|set| !set.kids.contains(kid));
+        let dropped = later.skip_while(|set| set.kids.contains(kid)).map(|set| set.at).next();
         for attempt in attempts.iter().filter(|attempt| attempt.offer.kid == *kid) {
             let Attempt { from, to, ref offer, passed } = *attempt;
             if !offer.is_genuine {
                 assert!(!passed, "a forged token of {kid} passed");
                 continue;
             }
-            let before = fetches.iter().filter(|fetch| fetch.at <= to);
-            let last = before.clone().next_back().expect("keys").at;
+            let asked = fetches.partition_point(|fetch| fetch.at <= to);
             if passed {
-                // The last set and, while its answer is on the way, the one before it.
-                let has_it = before.rev().take(2).any(|fetch| fetch.kids.contains(kid));
+                let replaced = since.iter().rposition(|since| since.is_some_and(|it| it < from));
+                let mut possible = fetches[replaced.unwrap_or(0)..asked].iter();
+                let has_it = possible.any(|fetch| fetch.kids.contains(kid));
                 assert!(has_it, "a token of {kid} passed without a set that has its key");
-            } else if to < end {
+            } else if dropped.is_none_or(|dropped| to < dropped) {
                 assert!(from < first, "a token of {kid} was refused after one had passed");
+                let last = fetches[asked - 1].at;
                 assert!(from < last + DAMPING, "a token of {kid} was refused without a fetch");
             }
         }
@@ -361,10 +373,10 @@ fn rotation_under_load(driver: Driver) {
         Duration::from_nanos(lasted)
     );
     assert_eq!(sets.len(), 11, "ten rotations");
-    check(&sets, &fetches, &attempts);
     // The first one begins after the start, and each at least so long after the one before it.
     let allowed = usize::try_from(lasted / DAMPING + 1).expect("a number");
     assert!(fetches.len() <= allowed, "{} fetches, {allowed} allowed", fetches.len());
+    check(&sets, &fetches, &attempts);
     let tokens = attempts.iter().filter(|attempt| attempt.passed);
     let tokens: HashSet<&str> = tokens.map(|attempt| attempt.offer.token.as_str()).collect();
     assert_eq!(tokens.len(), sets.len(), "one of each key passed");
