@@ -6,7 +6,8 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio, reqwest, redis and notify live here and nowhere else
-//!    config ◄─────┘          shared by both: refusal, event, metrics, published, providers, question, shared_store, process
+//!    config ◄─────┘          shared by both: certificate, refusal, event, metrics, published, providers, question, shared_store,
+//!                            process
 //! ```
 //!
 //! `config` and `admission` know each other: a configuration is made of the patterns, sources and algorithms that admission
@@ -26,6 +27,7 @@
 //! 9. `refusal::Refusal::answer` is every way to say no.
 
 pub mod admission;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

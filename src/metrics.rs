@@ -140,6 +140,8 @@ pub struct CoreMetrics {
     pub connections_accepted: Counter,
     pub connections_over_limit: Counter,
     pub connections_proxy_protocol: Counter,
+    /// Closed because their TLS handshake did not end well, or not in time.
+    pub connections_tls_failed: Counter,
     pub task_panics: Counter,
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
@@ -202,6 +204,8 @@ pub struct ControlMetrics {
     pub kratos_cache_hits: Counter,
     pub kratos_cache_misses: Counter,
     pub kratos_cache_merged: Counter,
+    /// Seconds since 1970; 0 without TLS.
+    pub certificate_not_after: AtomicU64,
 }
 
 /// The counters of the event writer; several threads count drops.

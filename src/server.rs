@@ -13,8 +13,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admission::policy::Policy;
+use crate::certificate::{Certificate, CertificateError, Offer};
 use crate::clock;
-use crate::config::{Config, RateLimitStore};
+use crate::config::{Config, RateLimitStore, Tls};
 use crate::control::{self, ControlParts, Origin, StoreParts};
 use crate::event::{self, Event, EventSender, EventWriter};
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// No driver works; one line per attempt.
     Driver(Vec<String>),
+    /// The certificate that was to be made, or the parts of TLS.
+    Tls(CertificateError),
     /// A thread or the runtime of the control plane could not be made.
     Thread(io::Error),
 }
@@ -55,6 +58,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Driver(attempts) => write!(f, "no driver works: {}", attempts.join("; ")),
+            Self::Tls(error) => write!(f, "TLS cannot be served: {error}"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -122,13 +126,15 @@ impl Server {
             workers => workers,
         };
         let wanted = SocketAddr::new(config.server.host, config.server.port);
+        let metrics = Arc::new(Metrics::new(workers));
+        let offer = config.tls.as_ref().map(|tls| first_offer(tls, &metrics)).transpose();
+        let offer = offer.map_err(StartError::Tls)?;
         let (listeners, listen) = bind(wanted, workers, config.server.dead_peer_after)?;
         let pin = config.server.pin_cores.then_some(cpus.as_slice());
         let (mode, driver, seats) = seat_cores(config.server.driver, workers, pin)?;
         let (name, reason) = (driver.name, &driver.reason);
         tracing::info!(driver = name, mode = driver.mode, reason, workers, "driver chosen");
         tracing::info!(descriptors, max_connections = connections_max, "limits");
-        let metrics = Arc::new(Metrics::new(workers));
         let (events, writer) =
             event::start(out, Arc::clone(&metrics.event_log)).map_err(StartError::Thread)?;
         let (upstream, kratos) = control::first_addresses(&config).map_err(StartError::Thread)?;
@@ -139,8 +145,9 @@ impl Server {
         // Only this thread sets it.
         let _ = metrics.limits.set(Arc::clone(&limits.buckets));
         let process = Arc::new(process);
-        let parts = CoreParts { number: 0, mode, process, metrics, events, providers, limits };
-        let control = (origin, questions, store);
+        let tls = offer.as_ref().map(Offer::current);
+        let parts = CoreParts { number: 0, mode, process, metrics, events, providers, limits, tls };
+        let control = ControlEnds { origin, questions, store, offer };
         let server = Self::serve(parts, policy, control, seats, listeners, writer)?;
         server.announce();
         Ok(server)
@@ -150,7 +157,7 @@ impl Server {
     fn serve(
         parts: CoreParts,
         policy: Published<Policy>,
-        (origin, questions, store): (Option<Origin>, ProviderQuestions, Option<StoreParts>),
+        ends: ControlEnds,
         seats: Vec<Seat>,
         listeners: Vec<TcpListener>,
         writer: EventWriter,
@@ -161,6 +168,7 @@ impl Server {
             let parts = CoreParts { number, ..parts.clone() };
             cores.push(seat.run(parts, &policy, listener, notify.clone()));
         }
+        let ControlEnds { origin, questions, store, offer } = ends;
         let control = ControlParts {
             origin,
             policy: policy.clone(),
@@ -170,6 +178,7 @@ impl Server {
             keys: parts.providers.keys.clone(),
             questions: Some(questions),
             store,
+            offer,
         };
         control::start(control, notify.clone()).map_err(StartError::Thread)?;
         let CoreParts { process, events, .. } = parts;
@@ -199,6 +208,7 @@ impl Server {
             driver_reason: &self.process.driver.reason,
             listen: self.process.listen.to_string(),
             security_headers_enabled: policy.config.security_headers.enabled,
+            tls_provider: policy.config.tls.as_ref().map_or("", Tls::provider),
             upstream: &policy.upstream.url,
             version: VERSION,
             workers: self.process.workers,
@@ -264,6 +274,29 @@ impl Server {
         tracing::info!(reason, tunnels_closed, uptime_seconds, "stopped");
         self.writer.finish(EVENTS_END);
     }
+}
+
+/// What only the control thread gets.
+struct ControlEnds {
+    origin: Option<Origin>,
+    questions: ProviderQuestions,
+    store: Option<StoreParts>,
+    offer: Option<Offer>,
+}
+
+/// The certificate with which the process starts.
+fn first_offer(tls: &Tls, metrics: &Metrics) -> Result<Offer, CertificateError> {
+    let certificate = match tls {
+        Tls::SelfSigned(domain) => {
+            tracing::warn!(
+                domain,
+                "self-signed certificate: every client has to be told to trust it"
+            );
+            &Certificate::self_signed(domain)?
+        }
+        Tls::External(certificate) => certificate,
+    };
+    Offer::new(certificate, Arc::clone(&metrics.control))
 }
 
 /// The limits of the process, and for a shared store the control thread's end of it.

@@ -115,7 +115,7 @@ impl Policy {
             destination: Destination::new(target, kratos),
             prefix: prefix.into(),
         });
-        let answer_headers = answer_headers(&config.security_headers, TLS);
+        let answer_headers = answer_headers(&config.security_headers, config.tls.is_some());
         let patterns =
             config.telemetry.path_patterns.iter().map(|pattern| pattern.as_str().into()).collect();
         Self {
@@ -193,9 +193,6 @@ impl Policy {
 fn rate(allowance: Allowance) -> Rate {
     Rate::new(allowance.requests_per_second, allowance.burst)
 }
-
-/// Clients come without TLS in this version.
-const TLS: bool = false;
 
 fn answer_headers(headers: &SecurityHeaders, tls: bool) -> AnswerHeaders {
     let set = security_headers::of(headers, tls);
@@ -279,7 +276,10 @@ mod tests {
     fn answers_have_the_security_headers_and_a_via_as_configured() {
         let lines = |text: &str| String::from_utf8(policy(text).answer_headers.lines().to_vec());
         let by_default = "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n";
-        assert!(lines("").is_ok_and(|lines| lines.starts_with(by_default)));
+        let plain = lines("tls: {enabled: false}");
+        assert!(plain.is_ok_and(|lines| lines.starts_with(by_default)));
+        let hsts = "Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n";
+        assert!(lines("").is_ok_and(|lines| lines.contains(hsts) && lines.contains(by_default)));
         assert_eq!(lines("security_headers: {enabled: false}"), Ok(String::new()));
         let off = "security_headers: {enabled: false, suppress_via_header: false}";
         assert_eq!(policy(off).answer_headers, AnswerHeaders::new([], Via::Appended));

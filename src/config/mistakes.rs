@@ -105,8 +105,6 @@ pub(super) enum Problem {
     ProviderNotSupported { got: String },
     /// `auth.api_key.openbao_path`
     KeyStore,
-    /// A section that a later version brings
-    NotImplemented { off: &'static str },
     /// YAML syntax, size and encoding of the file
     Malformed(String),
 }
@@ -172,9 +170,6 @@ impl fmt::Display for Problem {
             }
             Self::ProviderNotSupported { got } => write!(f, "\"{}\" {NO_ACME}", Shown(got)),
             Self::KeyStore => write!(f, "key stores are not supported"),
-            Self::NotImplemented { off } => {
-                write!(f, "is not implemented in this version yet; remove it or set it to {off}")
-            }
             Self::Malformed(what) => write!(f, "{}", Shown(what)),
         }
     }

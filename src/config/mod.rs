@@ -15,7 +15,7 @@ mod schema;
 mod sections;
 mod setting;
 mod settings;
-mod unimplemented;
+mod tls;
 mod unsupported;
 mod url;
 mod values;
@@ -34,9 +34,11 @@ use std::time::Duration;
 use layers::Layers;
 use mistakes::{Mistake, Problem};
 use print::Secrets;
+use resolve::Resolved;
 use settings::Settings;
 
 use crate::admission::origin::{AllowedOrigin, AllowedOrigins};
+use crate::certificate::Certificate;
 
 pub use auth::{
     ApiKey, ApiKeys, Auth, Jwt, KeyHash, KeySet, Kratos, Mode, OnUnavailable, Role, RolePaths,
@@ -48,6 +50,7 @@ pub use limits::{
 };
 pub use mistakes::Mistakes;
 pub use sections::{BodySize, BodySizeOverride, Hsts, Probe, SecurityHeaders};
+pub use tls::Tls;
 
 /// Where the file is looked for when no path is given, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["./vibewarden.yaml", "/etc/vibewarden/vibewarden.yaml"];
@@ -86,6 +89,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// `server`
     pub server: Server,
+    /// `tls`; `None` = clients come without it.
+    pub tls: Option<Tls>,
     /// `upstream`
     pub upstream: Upstream,
     /// `resilience.timeout`: connect begins → head of the final answer; `None` = off.
@@ -277,8 +282,8 @@ pub fn load_text(
     layers.add_file(&file);
     environment::lay_over(&mut layers, env);
     match resolve::resolve(layers) {
-        Ok((settings, warnings)) => Ok(Loaded {
-            config: Config::from_settings(path, settings),
+        Ok(Resolved { settings, certificate, warnings }) => Ok(Loaded {
+            config: Config::from_settings(path, settings, certificate),
             warnings,
             text: text.to_owned(),
         }),
@@ -387,6 +392,16 @@ impl Config {
         print::to_yaml(&self.settings, effective_max_connections, Secrets::Hide)
     }
 
+    /// The files of a certificate that is not made by the process: chain and key.
+    pub fn certificate_files(&self) -> Option<[PathBuf; 2]> {
+        match self.tls {
+            Some(Tls::External(_)) => {
+                Some(["tls.cert_path", "tls.key_path"].map(|key| self.settings.text(key).into()))
+            }
+            _ => None,
+        }
+    }
+
     /// Dotted keys that differ in `new` although a reload cannot change them.
     pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
         self.settings.restart_required(&new.settings)
@@ -395,12 +410,19 @@ impl Config {
     /// `new` as a reload can bring it into force: keys that need a restart stay as they are in `self`.
     #[must_use]
     pub fn keep_startup_values(&self, new: Self) -> Self {
-        Self::from_settings(new.path, self.settings.keep_startup_values(new.settings))
+        let settings = self.settings.keep_startup_values(new.settings);
+        let tls = self.tls.as_ref().map(|tls| tls.reloaded(new.tls));
+        Self { tls, ..Self::from_settings(new.path, settings, None) }
     }
 
-    fn from_settings(path: Option<PathBuf>, settings: Settings) -> Self {
+    fn from_settings(
+        path: Option<PathBuf>,
+        settings: Settings,
+        certificate: Option<Certificate>,
+    ) -> Self {
         Self {
             path,
+            tls: Tls::from_settings(&settings, certificate),
             server: Server::from_settings(&settings),
             upstream: Upstream {
                 target: UpstreamTarget::from_settings(&settings),

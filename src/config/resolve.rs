@@ -5,22 +5,30 @@ use serde_yaml::Value;
 use super::auth;
 use super::layers::{Given, Layers};
 use super::mistakes::{Mistake, Problem};
-use super::schema::{self, SCHEMA};
+use super::schema::SCHEMA;
 use super::setting::Setting;
 use super::settings::Settings;
-use super::unimplemented::NOT_YET;
+use super::tls;
 use super::unsupported;
 use super::url::upstream_target;
 use super::{TRUST_PROXY_HEADERS, UpstreamTarget};
+use crate::certificate::Certificate;
 
 /// Port with TLS, and without it.
 const PORTS: [u32; 2] = [8443, 8080];
 
-/// The settings in force and the warnings; or every mistake.
-pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec<Mistake>> {
+/// What a configuration without mistakes comes to.
+pub(super) struct Resolved {
+    pub(super) settings: Settings,
+    /// That of an external provider of TLS.
+    pub(super) certificate: Option<Certificate>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Everything in force, or every mistake.
+pub(super) fn resolve(mut layers: Layers) -> Result<Resolved, Vec<Mistake>> {
     let mut warnings = Vec::new();
     auth_mode(&mut layers, &mut warnings);
-    not_implemented(&mut layers);
     let mut settings = Settings::default();
     for key in SCHEMA {
         let given = layers.given.get(key.name).map(|given| given.setting.clone());
@@ -35,13 +43,18 @@ pub(super) fn resolve(mut layers: Layers) -> Result<(Settings, Vec<String>), Vec
     probe(&mut layers, &settings);
     auth::rules(&mut layers, &settings, &mut warnings);
     rate_limit(&mut layers, &settings);
+    let certificate = tls::certificate(&mut layers, &settings);
     let allowed = settings.list("allow_unsupported");
     unsupported::missing_protections(&layers.ignored, allowed, &mut layers.mistakes);
     warn(&layers, &mut warnings);
     warn_of_private_peers(&settings, &mut warnings);
     settings.ignored = layers.ignored;
     settings.ignored.retain(|_, value| !value.is_null());
-    if layers.mistakes.is_empty() { Ok((settings, warnings)) } else { Err(layers.mistakes) }
+    if layers.mistakes.is_empty() {
+        Ok(Resolved { settings, certificate, warnings })
+    } else {
+        Err(layers.mistakes)
+    }
 }
 
 /// The spellings of `auth.mode`: `plugins.user-management.enabled` means kratos where no mode is given; `auth.enabled`
@@ -85,23 +98,6 @@ fn text_of(layers: &Layers, key: &str) -> Option<String> {
     match layers.given.get(key).map(|given| &given.setting) {
         Some(Setting::Text(text)) => Some(text.clone()),
         _ => None,
-    }
-}
-
-fn not_implemented(layers: &mut Layers) {
-    for (name, off) in NOT_YET {
-        let Some(given) = layers.given.get(name) else {
-            continue;
-        };
-        let is_off = schema::find(name)
-            .and_then(|key| key.parse(off))
-            .is_some_and(|off| off == given.setting);
-        if !is_off {
-            let off = if given.place.ends_with(".enabled") { "false" } else { off };
-            layers
-                .mistakes
-                .push(Mistake::new(given.place.as_str(), Problem::NotImplemented { off }));
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use super::checks;
 use super::setting::{Field, Kind, Setting};
-use super::{unimplemented, url};
+use super::url;
 
 /// One configuration key.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub(super) enum Shown {
 impl Key {
     /// The value when nobody gives one. Sections that are not implemented yet are off.
     pub(super) fn default(&self) -> Option<Setting> {
-        self.parse(unimplemented::off(self.name).or(self.default)?)
+        self.parse(self.default?)
     }
 
     /// Reads text from this crate's own tables.

@@ -11,6 +11,7 @@ mod printing;
 mod reload;
 mod schema;
 mod sections;
+mod tls;
 mod types;
 mod unsupported;
 

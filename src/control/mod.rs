@@ -16,8 +16,10 @@ pub mod store;
 mod watch;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc as changes;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::admission::jwt::Keys;
 use crate::admission::policy::{Addresses, Policy};
+use crate::certificate::Offer;
 use crate::clock;
 use crate::config::{Config, RedisStore, Source};
 use crate::event::EventSender;
@@ -36,6 +39,9 @@ use crate::shared_store::Questions as StoreQuestions;
 
 use reload::{Reload, Trigger};
 use watch::FileWatch;
+
+/// How often the end of the certificate is looked at.
+const A_DAY: Duration = Duration::from_hours(24);
 
 /// What the control thread tells the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +78,8 @@ pub struct ControlParts {
     pub questions: Option<ProviderQuestions>,
     /// The shared store of buckets, where there is one.
     pub store: Option<StoreParts>,
+    /// The certificate that clients see, where they come over TLS.
+    pub offer: Option<Offer>,
 }
 
 /// What keeps the shared store of buckets.
@@ -143,16 +151,21 @@ impl StopSignals {
 async fn run(mut parts: ControlParts, mut hangup: Signal) {
     let (seen, mut changes) = changes::channel(16);
     let config = parts.policy.current().config.clone();
-    let mut watcher = match config.path.filter(|_| config.watch.enabled) {
-        Some(path) => blocking(move || watch::start(&path, seen)).await.flatten(),
-        None => None,
-    };
     if let Some(StoreParts { settings, questions }) = parts.store.take() {
         tokio::spawn(store::run(settings, questions, parts.events.clone()));
     }
     let probe = probe::start(&parts);
     let identities = parts.questions.take().map(|questions| identities::start(&parts, questions));
+    if let Some(offer) = &parts.offer {
+        tokio::spawn(keep_warned(offer.clone()));
+    }
     let mut reload = Reload::new(parts, probe, identities);
+    let files = reload.files();
+    let mut watcher = if config.watch.enabled && config.path.is_some() {
+        blocking(move || watch::start(&files, seen)).await.flatten()
+    } else {
+        None
+    };
     // What changed between the load and the watch is found by one look after the watch stands.
     let mut settled: Option<Instant> = Some(now() + config.watch.debounce);
     let mut look_again = now() + watch::LOOK_AGAIN;
@@ -163,14 +176,14 @@ async fn run(mut parts: ControlParts, mut hangup: Signal) {
             () = at(settled) => {
                 settled = None;
                 // A swapped link or a new file under the old name has to be found again.
-                watcher = follow(watcher).await.0;
+                watcher = follow(watcher, reload.files()).await.0;
                 if watcher.is_some() && reload.has_changed().await {
                     reload.run(Trigger::FileWatcher).await;
                 }
             }
             () = tokio::time::sleep_until(look_again), if watcher.is_some() => {
                 let moved;
-                (watcher, moved) = follow(watcher).await;
+                (watcher, moved) = follow(watcher, reload.files()).await;
                 if moved {
                     settled = Some(now() + config.watch.debounce);
                 }
@@ -180,11 +193,19 @@ async fn run(mut parts: ControlParts, mut hangup: Signal) {
     }
 }
 
+/// Says every day that the certificate is about to end.
+async fn keep_warned(offer: Offer) {
+    loop {
+        tokio::time::sleep(A_DAY).await;
+        offer.warn_of_end();
+    }
+}
+
 /// Lets the watch find its folders again; true when they are not those from before.
-async fn follow(watcher: Option<FileWatch>) -> (Option<FileWatch>, bool) {
+async fn follow(watcher: Option<FileWatch>, files: Vec<PathBuf>) -> (Option<FileWatch>, bool) {
     let Some(mut watcher) = watcher else { return (None, false) };
     let followed = blocking(move || {
-        let moved = watcher.follow();
+        let moved = watcher.follow(&files);
         (watcher, moved)
     });
     followed.await.map_or((None, false), |(watcher, moved)| (Some(watcher), moved))

@@ -1,14 +1,15 @@
 //! Reload: the whole new configuration is loaded and validated first, then published as one snapshot, or not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
 use super::identities::Identities;
 use super::{ControlParts, blocking, resolve};
 use crate::admission::policy::Policy;
+use crate::certificate::FilesDigest;
 use crate::clock;
-use crate::config::{self, Loaded};
+use crate::config::{self, Config, Loaded, Tls};
 use crate::event::Event;
 
 /// What made the configuration be read again.
@@ -27,11 +28,26 @@ impl Trigger {
     }
 }
 
+/// The files as they were read last, so that an event that changed nothing reloads nothing.
+#[derive(Clone, PartialEq)]
+struct Seen {
+    config: Option<Vec<u8>>,
+    certificate: Option<FilesDigest>,
+}
+
+impl Seen {
+    fn now(path: Option<&Path>, certificate: Option<&[PathBuf; 2]>) -> Self {
+        Self {
+            config: path.and_then(|path| std::fs::read(path).ok()),
+            certificate: certificate.and_then(|[chain, key]| FilesDigest::of(chain, key)),
+        }
+    }
+}
+
 /// The state of the only writer.
 pub(super) struct Reload {
     parts: ControlParts,
-    /// The file as it was read last, so that an event that changed nothing reloads nothing.
-    seen: Option<Vec<u8>>,
+    seen: Seen,
     /// Told of every new configuration.
     probe: watch::Sender<()>,
     identities: Option<Identities>,
@@ -43,15 +59,35 @@ impl Reload {
         probe: watch::Sender<()>,
         identities: Option<Identities>,
     ) -> Self {
-        let seen = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
+        let config = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
+        let certificate = match &parts.policy.current().config.tls {
+            Some(Tls::External(certificate)) => certificate.digest(),
+            _ => None,
+        };
+        let seen = Seen { config, certificate };
         Self { parts, seen, probe, identities }
     }
 
-    /// Whether the file differs from what was read last.
+    /// Whether a file differs from what was read last.
     pub(super) async fn has_changed(&self) -> bool {
-        let path = self.parts.policy.current().config.path.clone();
-        self.parts.origin.is_some()
-            && blocking(move || read(path.as_deref())).await != Some(self.seen.clone())
+        self.parts.origin.is_some() && blocking(self.look()).await != Some(self.seen.clone())
+    }
+
+    /// Every file whose change is one of the configuration.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let config = &self.parts.policy.current().config;
+        config
+            .path
+            .iter()
+            .cloned()
+            .chain(config.certificate_files().into_iter().flatten())
+            .collect()
+    }
+
+    fn look(&self) -> impl FnOnce() -> Seen + Send + use<> {
+        let config = &self.parts.policy.current().config;
+        let (path, certificate) = (config.path.clone(), config.certificate_files());
+        move || Seen::now(path.as_deref(), certificate.as_ref())
     }
 
     /// Loads, validates, publishes.
@@ -60,10 +96,8 @@ impl Reload {
             return;
         };
         let begun = clock::now();
-        let path = self.parts.policy.current().config.path.clone();
-        let Some((seen, loaded)) =
-            blocking(move || (read(path.as_deref()), config::load(&source))).await
-        else {
+        let look = self.look();
+        let Some((seen, loaded)) = blocking(move || (look(), config::load(&source))).await else {
             return self.failed(trigger, &[], "a defect: the load panicked");
         };
         self.seen = seen;
@@ -98,6 +132,7 @@ impl Reload {
         if let Some(identities) = &self.identities {
             identities.follow(&next);
         }
+        self.renew_certificate(&current.config, &next);
         self.parts.policy.publish(Policy::new(next, addresses, kratos));
         self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
@@ -112,6 +147,19 @@ impl Reload {
             trigger_source: trigger.word(),
         };
         self.parts.events.send(&event, clock::wall());
+    }
+
+    fn renew_certificate(&self, before: &Config, next: &Config) {
+        let (Some(offer), Some(Tls::External(certificate))) = (&self.parts.offer, &next.tls) else {
+            return;
+        };
+        if before.tls == next.tls {
+            return;
+        }
+        match offer.renew(certificate) {
+            Ok(()) => tracing::info!("new connections get the new certificate"),
+            Err(error) => tracing::error!(%error, "the certificate was not renewed"),
+        }
     }
 
     fn failed(&self, trigger: Trigger, validation_errors: &[String], text: &str) {
@@ -130,8 +178,4 @@ impl Reload {
         let policy = self.parts.policy.current();
         policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
-}
-
-fn read(path: Option<&Path>) -> Option<Vec<u8>> {
-    path.and_then(|path| std::fs::read(path).ok())
 }

@@ -1,4 +1,4 @@
-//! Watches the configuration file by the folders it stands in, so that a rename over it and a swapped symbolic link are
+//! Watches the configuration file, and those of the certificate, by the folders they stand in, so that a rename over it and a swapped symbolic link are
 //! seen as well as a write into it.
 
 use std::ffi::OsString;
@@ -29,7 +29,6 @@ struct Folder {
 
 /// A running watch.
 pub(super) struct FileWatch {
-    path: PathBuf,
     watcher: RecommendedWatcher,
     watched: Vec<Folder>,
     /// Paths whose change matters: links, the file, and the folders; shared with the callback of the watcher.
@@ -37,7 +36,7 @@ pub(super) struct FileWatch {
 }
 
 /// Starts watching; every change that may matter is sent. `None`, with a warning, when the system refuses.
-pub(super) fn start(path: &Path, changed: mpsc::Sender<()>) -> Option<FileWatch> {
+pub(super) fn start(files: &[PathBuf], changed: mpsc::Sender<()>) -> Option<FileWatch> {
     let names: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
     let known = Arc::clone(&names);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -52,9 +51,8 @@ pub(super) fn start(path: &Path, changed: mpsc::Sender<()>) -> Option<FileWatch>
     });
     match watcher {
         Ok(watcher) => {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            let mut watch = FileWatch { path, watcher, watched: Vec::new(), names };
-            watch.follow();
+            let mut watch = FileWatch { watcher, watched: Vec::new(), names };
+            watch.follow(files);
             Some(watch)
         }
         Err(error) => {
@@ -76,8 +74,10 @@ fn changes_content(kind: EventKind) -> bool {
 impl FileWatch {
     /// Finds again what has to be watched, after links, files or folders were replaced. True when it is not what was
     /// watched before.
-    pub(super) fn follow(&mut self) -> bool {
-        let mut names = links_and_file(&self.path);
+    pub(super) fn follow(&mut self, files: &[PathBuf]) -> bool {
+        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let mut names: Vec<PathBuf> =
+            files.iter().flat_map(|file| links_and_file(&absolute(file))).collect();
         let mut paths: Vec<PathBuf> =
             names.iter().filter_map(|name| name.parent().map(Path::to_owned)).collect();
         paths.sort();

@@ -187,6 +187,7 @@ fn payload_keys_are_alphabetical_in_every_event() {
             driver_reason: "asked for",
             listen: "127.0.0.1:1".into(),
             security_headers_enabled: true,
+            tls_provider: "external",
             upstream: "u",
             version: "0",
             workers: 1,

@@ -102,11 +102,12 @@ impl Text<'_> {
         let accepted = self.sum(|core| core.connections_accepted.get());
         let proxy_protocol = self.sum(|core| core.connections_proxy_protocol.get());
         let over_limit = self.sum(|core| core.connections_over_limit.get());
+        let tls_failed = self.sum(|core| core.connections_tls_failed.get());
         for (result, value) in [
             ("accepted", accepted),
             ("over_limit", over_limit),
             ("proxy_protocol", proxy_protocol),
-            ("tls_failed", 0),
+            ("tls_failed", tls_failed),
         ] {
             self.line("vibewarden_connections_total", &[("result", result)], value);
         }
@@ -274,6 +275,12 @@ impl Text<'_> {
     }
 
     fn process_wide(&mut self) {
+        let not_after = self.metrics.control.certificate_not_after.load(Ordering::Relaxed);
+        if not_after > 0 {
+            let name = "vibewarden_tls_certificate_not_after_seconds";
+            self.family(name, "gauge", "End of the certificate in force, in seconds since 1970.");
+            self.line(name, &[], not_after);
+        }
         self.family("vibewarden_config_reloads_total", "counter", "Reloads by result.");
         let control = &self.metrics.control;
         for (result, value) in

@@ -20,6 +20,7 @@ use super::panic::caught;
 use super::relay::relay;
 use super::report::{self, Proxied};
 use super::stream::Socket;
+use super::tls;
 use super::tunnels::{Tunnel, Waiting};
 use crate::admission::policy::{Policy, To};
 use crate::clock;
@@ -120,6 +121,7 @@ async fn requests(
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut own_answers = 0;
     let peer = balancer::source(core, client, peer, &mut buffer, accepted).await?;
+    Box::pin(tls::accept(core, client, &mut buffer, accepted)).await?;
     let mut first = Some(accepted);
     loop {
         let head_bytes = match read_request_head(core, client, &mut buffer, first).await {

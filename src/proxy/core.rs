@@ -16,6 +16,7 @@ use futures_util::future::{Either, select};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+use rustls::ServerConfig;
 use slab::Slab;
 
 use super::connection;
@@ -25,6 +26,7 @@ use super::limited::SharedLimits;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
 use super::stream::{Socket, clear_liveness, set_liveness};
+use super::tls::Tls;
 use super::tunnels::{Tunnels, share_interval};
 use crate::admission::jwt::{Keys, TokenCache};
 use crate::admission::policy::Policy;
@@ -33,7 +35,7 @@ use crate::event::EventSender;
 use crate::metrics::{CloseReason, CoreMetrics, Metrics};
 use crate::process::Process;
 use crate::providers::Providers;
-use crate::published::Reader;
+use crate::published::{Published, Reader};
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -93,6 +95,8 @@ pub struct CoreParts {
     pub providers: Providers,
     /// What limits all cores together.
     pub limits: SharedLimits,
+    /// How clients are served over TLS, with the certificate in force; `None` = without TLS.
+    pub tls: Option<Published<ServerConfig>>,
 }
 
 /// What the connections of one core share.
@@ -110,6 +114,7 @@ pub(crate) struct Core {
     pub(crate) limits: SharedLimits,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) expiries: Expiries,
+    pub(crate) tls: Option<Tls>,
     keys: RefCell<Reader<Keys>>,
     policy: RefCell<Reader<Policy>>,
     turns: Option<Turns>,
@@ -136,6 +141,7 @@ impl Core {
             buffers: RefCell::default(),
             tokens: RefCell::new(TokenCache::new(TOKENS_MAX)),
             expiries: Expiries::default(),
+            tls: parts.tls.map(|config| Tls::new(config.reader())),
             keys: RefCell::new(parts.providers.keys.reader()),
             providers: parts.providers,
             limits: parts.limits,

@@ -116,13 +116,17 @@ async fn switch(
     received: &HeadBuffer<'_>,
 ) -> Opening {
     let answer = [head, received.filled()].concat();
-    let mut sent_bytes = client.try_send(&answer).unwrap_or(0);
-    if sent_bytes < head.len() {
-        let rest = head.get(sent_bytes..).unwrap_or_default();
-        if client.send_all(rest, policy.config.server.write_timeout).await.is_err() {
-            return Opening::ClientLeft;
-        }
-        sent_bytes = head.len();
+    let mut sent_bytes = 0;
+    while sent_bytes < head.len() {
+        let sent = match client.try_send(answer.get(sent_bytes..).unwrap_or_default()) {
+            Ok(sent) => Ok(sent),
+            Err(Errno::AGAIN) => {
+                client.room_within(policy.config.server.write_timeout).await.map(|()| 0)
+            }
+            Err(error) => Err(error),
+        };
+        let Ok(sent) = sent else { return Opening::ClientLeft };
+        sent_bytes += sent;
     }
     let to_client_bytes = sent_bytes - head.len();
     // A failure shows again in the relay, which knows what it means.

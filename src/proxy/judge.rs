@@ -201,7 +201,7 @@ fn forwarded(
         client: origin.client,
         peer: origin.peer,
         peer_trusted: origin.peer_trusted,
-        tls: false,
+        tls: policy.config.tls.is_some(),
         request_id: onward.request_id,
         upstream_authority: &policy.destination(onward.to).authority,
         identity: &onward.identity.headers(),

@@ -29,5 +29,6 @@ mod pool;
 mod relay;
 mod report;
 mod stream;
+mod tls;
 mod tunnels;
 mod upstream;

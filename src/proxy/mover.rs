@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::core::Core;
 use super::pipe::Lease;
 use super::stream::Socket;
+use super::tls::RECORD_CONTENT_MAX;
 
 /// Reads in a row that fill the whole scratch buffer, after which a direction counts as bulk.
 const BULK_AFTER_READS: u8 = 3;
@@ -36,6 +37,12 @@ pub(crate) struct Course<'t, 'c> {
     pub(crate) core: &'c Core,
     pub(crate) from: &'t Socket,
     pub(crate) to: &'t Socket,
+}
+
+impl Course<'_, '_> {
+    fn is_encrypted(&self) -> bool {
+        self.from.is_encrypted() || self.to.is_encrypted()
+    }
 }
 
 /// What a turn ended with.
@@ -86,7 +93,7 @@ impl Mover {
         while turn_bytes > 0 && *left > 0 {
             // An idle direction holds neither a buffer nor a pipe; a bulk one takes a pipe for its turn. Without
             // descriptors for a pipe copying goes on.
-            let pipe = if self.full_reads.get() < BULK_AFTER_READS {
+            let pipe = if self.full_reads.get() < BULK_AFTER_READS || course.is_encrypted() {
                 None
             } else {
                 course.core.pipes.take().ok()
@@ -119,7 +126,9 @@ impl Mover {
             Err(Errno::AGAIN) => return Ok(Some(Turn::Empty)),
             Err(error) => return Err(Failed::From(error)),
         };
-        let full = received == room.len();
+        // Over TLS a buffer is as full as it gets when no whole record fits any more.
+        let gap = if course.from.is_encrypted() { RECORD_CONTENT_MAX } else { 1 };
+        let full = room.len() - received < gap;
         if full {
             self.full_reads.set(self.full_reads.get().saturating_add(1));
         } else if received < BULK_MIN_BYTES {

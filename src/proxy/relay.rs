@@ -171,7 +171,7 @@ impl<'t> OneWay<'t> {
                 Turn::Empty => (false, None),
                 Turn::Over => (true, None),
                 Turn::Blocked(held) => (false, Some(Box::pin(self.flush(held)))),
-                Turn::Ended => return self.end_of_input(),
+                Turn::Ended => return self.end_of_input().await,
             };
             if let Some(flush) = flush {
                 flush.await?;
@@ -189,8 +189,12 @@ impl<'t> OneWay<'t> {
     }
 
     /// Carries the end over to the other side.
-    fn end_of_input(&self) -> Result<(), Failure> {
-        self.to().shutdown_write().map_err(|error| failed(self.to_side(), error))
+    async fn end_of_input(&self) -> Result<(), Failure> {
+        let ended = match self.to().try_end() {
+            Err(Errno::AGAIN) => Box::pin(self.to().end()).await,
+            ended => ended,
+        };
+        ended.map_err(|error| failed(self.to_side(), error))
     }
 
     fn turn(&self) -> Result<Turn<'t>, Failure> {

@@ -2,7 +2,7 @@
 //! blocks. A wait holds no buffer and may be dropped at any time without losing a byte, which is why nothing here uses
 //! monoio's `read` and `write` (they own a buffer while they wait, and lose data when they are dropped).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -17,6 +17,7 @@ use rustix::net::{
     ipproto, socket_with, sockopt,
 };
 
+use super::tls::{Carrier, Session};
 use crate::clock;
 use crate::sys;
 
@@ -26,6 +27,21 @@ pub(crate) struct Socket {
     // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP. With epoll it asks
     // poll(2), which a signal interrupts even when it does not wait, and passes the error on.
     readiness: TcpStream,
+    /// There when the peer speaks TLS. Whoever sends and receives need not know.
+    session: OnceCell<Box<RefCell<Session>>>,
+}
+
+/// The socket under its TLS session.
+pub(crate) struct Ciphertext<'s>(&'s Socket);
+
+impl Carrier for Ciphertext<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.0.receive_bytes(buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.0.send_bytes(bytes)
+    }
 }
 
 /// How a connection failed.
@@ -61,7 +77,8 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 impl Socket {
     /// Takes over a descriptor that is already non-blocking.
     pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { readiness: TcpStream::from_std(std::net::TcpStream::from(fd))? })
+        let readiness = TcpStream::from_std(std::net::TcpStream::from(fd))?;
+        Ok(Self { readiness, session: OnceCell::new() })
     }
 
     /// Begins a TCP connection without delay of small segments. It may be established already, as on loopback: the first
@@ -85,8 +102,27 @@ impl Socket {
         Ok(fd)
     }
 
+    /// Everything that is sent and received from now on is encrypted.
+    pub(crate) fn encrypt(&self, session: Session) {
+        // A connection has one handshake.
+        let _ = self.session.set(Box::new(RefCell::new(session)));
+    }
+
+    /// Whether the kernel sees other bytes than we do.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// What carries a TLS session.
+    pub(crate) fn carrier(&self) -> Ciphertext<'_> {
+        Ciphertext(self)
+    }
+
     /// Waits until `try_recv` has something to say. May be dropped at any time.
     pub(crate) async fn readable(&self) -> io::Result<()> {
+        if self.session.get().is_some_and(|session| session.borrow().is_ready()) {
+            return Ok(());
+        }
         loop {
             match self.readiness.readable(false).await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -107,14 +143,29 @@ impl Socket {
 
     /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self.session.get() {
+            None => self.receive_bytes(buffer),
+            Some(session) => session.borrow_mut().receive(&mut self.carrier(), buffer),
+        }
+    }
+
+    /// Sends what fits; `EAGAIN` means that there is no room. Then the same bytes have to be offered again, perhaps with
+    /// more behind them: over TLS some of them may be encrypted already.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self.session.get() {
+            None => self.send_bytes(bytes),
+            Some(session) => session.borrow_mut().send(&mut self.carrier(), bytes),
+        }
+    }
+
+    fn receive_bytes(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::retry_on_intr(|| {
             rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT)
         })
         .map(|(taken, _)| taken)
     }
 
-    /// Sends what fits; `EAGAIN` means that there is no room.
-    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    fn send_bytes(&self, bytes: &[u8]) -> Result<usize, Errno> {
         rustix::io::retry_on_intr(|| {
             rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
         })
@@ -206,19 +257,32 @@ impl Socket {
         })
     }
 
-    /// Ends our direction; the other goes on.
-    pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
+    /// Ends our direction; the other goes on. `EAGAIN` means that there is no room for what TLS says about it.
+    pub(crate) fn try_end(&self) -> Result<(), Errno> {
+        if let Some(session) = self.session.get() {
+            session.borrow_mut().end(&mut self.carrier())?;
+        }
         rustix::net::shutdown(self.fd(), Shutdown::Write)
+    }
+
+    /// Ends our direction as soon as there is room for it.
+    pub(crate) async fn end(&self) -> Result<(), Errno> {
+        loop {
+            match self.try_end() {
+                Err(Errno::AGAIN) => self.writable_until(None).await?,
+                other => return other,
+            }
+        }
     }
 
     /// Ends our direction and discards what still arrives: a close with unread input would be a reset, which can overtake
     /// the answer on its way to the client (RFC 9112 section 9.6).
     pub(crate) async fn linger(&self, scratch: &RefCell<Box<[u8]>>) {
-        if self.shutdown_write().is_err() {
-            return;
-        }
         let discard = async {
             let mut discarded = 0;
+            if self.end().await.is_err() {
+                return;
+            }
             while discarded < LINGER_BYTES {
                 let received = self.try_recv(&mut scratch.borrow_mut());
                 match received {
@@ -235,6 +299,9 @@ impl Socket {
 
     /// Makes the coming close a reset (socket(7), `SO_LINGER`).
     pub(crate) fn reset_on_close(&self) {
+        if let Some(session) = self.session.get() {
+            session.borrow_mut().abandon();
+        }
         // Fails only on a socket that is gone, where there is nothing left to reset.
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
     }
@@ -268,6 +335,15 @@ async fn until(
 /// The number of an error that a system call gave.
 pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Tells a client that speaks TLS that this end is meant, unless its direction has ended before.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.get() {
+            let _ = session.borrow_mut().end(&mut self.carrier());
+        }
+    }
 }
 
 impl AsRawFd for Socket {

@@ -349,7 +349,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        assert!(size_of::<Tunnel>() <= 224, "{}", size_of::<Tunnel>());
+        // With the counts of its Rc it fits the size class of 256 bytes.
+        assert!(size_of::<Tunnel>() <= 240, "{}", size_of::<Tunnel>());
     }
 
     #[test]

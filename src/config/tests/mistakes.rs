@@ -444,26 +444,6 @@ fn c_keys_that_disagree() {
     );
 }
 
-#[rustfmt::skip]
-const NOT_IMPLEMENTED: &[(&str, &str)] = &[
-    ("tls: {enabled: true}", "tls.enabled: is not implemented in this version yet; remove it or set it to false"),
-];
-
-#[test]
-fn what_is_not_implemented_yet_is_refused_and_its_off_value_accepted() {
-    check(NOT_IMPLEMENTED);
-    for (key, on, off) in [] {
-        assert_eq!(lines(&nested(key, on)).len(), 1, "{key}");
-        assert!(
-            lines(&nested(key, on))[0].starts_with(&format!("{key}: is not implemented")),
-            "{key}"
-        );
-        assert_eq!(config(&nested(key, off)), Config::default(), "{key}");
-    }
-    let by_env = lines_with("", &[("VIBEWARDEN_TLS_ENABLED", "true")]);
-    assert!(by_env[0].starts_with("tls.enabled: is not implemented"));
-}
-
 #[test]
 fn all_mistakes_are_found_in_one_pass() {
     let text = "server: {port: x, host: y, prot: 1}\nlog: {level: loud}\nplugins: {tls: {enabled: maybe}, what: {}}\n\

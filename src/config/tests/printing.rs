@@ -16,7 +16,7 @@ fn every_key_is_printed_with_its_effective_value() {
         assert!(found.is_some(), "{} is missing in\n{printed}", key.name);
     }
     assert_eq!(value["server"]["max_connections"], 524_160);
-    assert_eq!(value["server"]["port"], 8080);
+    assert_eq!(value["server"]["port"], 8443);
     assert_eq!(value["upstream"]["host"], "a");
     assert_eq!(value["upstream"]["port"], 1);
 }

@@ -86,6 +86,6 @@ fn a_reload_takes_what_it_can() {
     assert_eq!(merged.path.as_deref(), Some(path));
     assert_eq!(old.restart_required(&merged), <[&str; 0]>::default());
     // other spellings of the same value are no change
-    let spelled = config("server: {host: localhost, port: '8080'}\nwatch: {debounce: 0.5s}");
+    let spelled = config("server: {host: localhost, port: '8443'}\nwatch: {debounce: 0.5s}");
     assert_eq!(Config::default().restart_required(&spelled), <[&str; 0]>::default());
 }

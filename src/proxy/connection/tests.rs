@@ -108,7 +108,7 @@ fn a_defect_before_an_answer_is_a_500() {
             client.send_all(REQUEST, None).await.unwrap();
             let mut seen = Vec::new();
             while read_more(&client, &mut seen).await == Ok(true) {}
-            client.shutdown_write().unwrap();
+            client.try_end().unwrap();
             seen
         };
         join(serve_requests(core.clone(), near, listen.ip()), asking).await.1

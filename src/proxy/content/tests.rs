@@ -71,7 +71,7 @@ async fn surround(
             left = &left[given..];
         }
         if left.is_empty() {
-            from.shutdown_write().unwrap();
+            from.try_end().unwrap();
         }
         while to.try_recv(&mut taken).is_ok() {}
         most = most.max(sent_bytes.get() - before);

@@ -34,6 +34,7 @@ pub(in crate::proxy) fn parts(
             events,
             providers: crate::providers::connect().0,
             limits: SharedLimits::alone(1024, clock::now()),
+            tls: None,
         },
         policy,
     )

@@ -46,7 +46,7 @@ pub(super) async fn talk(
         } else if !is_closed && sent == bytes.len() && client.has(plan.last) {
             is_closed = true;
             // The proxy may be gone.
-            let _ = socket.shutdown_write();
+            let _ = socket.try_end();
         } else if client.ended {
             return client.received;
         } else if socket.readable().await.is_err() {

@@ -91,6 +91,7 @@ impl Stage {
             events: sender,
             providers: providers::connect().0,
             limits: SharedLimits::alone(1024, clock::now()),
+            tls: None,
         };
         let loaded = config::load_text(CONFIG, None, &BTreeMap::new());
         let config = loaded.map_err(|mistakes| io::Error::other(mistakes.to_string()))?.config;

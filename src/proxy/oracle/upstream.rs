@@ -96,7 +96,7 @@ impl Connection {
                 }
                 After::Nothing => {
                     // An upstream that is done says so and waits for the proxy.
-                    let _ = self.socket.shutdown_write();
+                    let _ = self.socket.try_end();
                     while self.receive().await {}
                     break;
                 }
