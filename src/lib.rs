@@ -6,8 +6,7 @@
 //!    wire ◄── admission ◄──┬── proxy     monoio lives here and nowhere else
 //!      ▲          ▲        │
 //!      └──────────┼────────┴── control   tokio, reqwest, redis and notify live here and nowhere else
-//!    config ◄─────┘          shared by both: certificate, refusal, event, metrics, published, providers, question, shared_store,
-//!                            process
+//!    config ◄─────┘          shared by both: certificate, refusal, event, metrics, published, providers, question, shared_store, process
 //! ```
 //!
 //! `config` and `admission` know each other: a configuration is made of the patterns, sources and algorithms that admission

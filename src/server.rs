@@ -203,6 +203,7 @@ impl Server {
         self.process.enter(Phase::Ready);
         let policy = self.policy.current();
         tracing::info!(listen = %self.process.listen, upstream = &*policy.upstream.url, "serving");
+        control::log_public_paths(&policy.config.auth.public_paths);
         let event = Event::ProxyStarted {
             driver: self.process.driver.name,
             driver_reason: &self.process.driver.reason,

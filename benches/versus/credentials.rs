@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::failure::{Doing as _, Failure};
 use crate::load::{Fields, loopback};
 use crate::rows::Check;
+use crate::sessions::{self, Sessions};
 
 /// The only accepted `iss`.
 pub(crate) const ISSUER: &str = "https://issuer.example.test/realms/main";
@@ -51,18 +52,26 @@ pub(crate) struct Credentials {
     pub(crate) good: Fields,
     /// Fields of a request that must be refused; `None` where nobody is asked.
     pub(crate) wrong: Option<String>,
+    /// Who is asked about them, where somebody else is.
+    pub(crate) sessions: Option<Sessions>,
 }
 
 impl Credentials {
-    /// Makes them; for tokens, the key set is served and written from now on. `handshakes` is how many will be begun at most.
+    /// Makes them; for tokens, the key set is served and written from now on, and for sessions Kratos is there. `handshakes` is how many will be begun at most.
     pub(crate) fn prepare(check: Check, handshakes: u64, dir: &Path) -> Result<Self, Failure> {
         match check {
             Check::None | Check::Storm => {
-                Ok(Self { good: Fields::Same(String::new()), wrong: None })
+                Ok(Self { good: Fields::Same(String::new()), wrong: None, sessions: None })
             }
             Check::Key | Check::Limited => Ok(Self {
                 good: Fields::Same(format!("X-API-Key: {KEY}\r\n")),
                 wrong: Some(format!("X-API-Key: {KEY}0\r\n")),
+                sessions: None,
+            }),
+            Check::Session => Ok(Self {
+                good: Fields::Each((0..handshakes).map(sessions::field).collect()),
+                wrong: Some(sessions::wrong_field()),
+                sessions: Some(Sessions::serve()?),
             }),
             Check::Token { new } => {
                 let issuer = Issuer::new()?;
@@ -77,7 +86,7 @@ impl Credentials {
                     Fields::Same(issuer.field(0)?)
                 };
                 // Signed by another key that says it is this one.
-                Ok(Self { good, wrong: Some(Issuer::new()?.field(0)?) })
+                Ok(Self { good, wrong: Some(Issuer::new()?.field(0)?), sessions: None })
             }
         }
     }

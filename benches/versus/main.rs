@@ -12,6 +12,7 @@ mod relay;
 mod report;
 mod rows;
 mod sample;
+mod sessions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::credentials::{AUDIENCE, ISSUER, KEY, KEYS_PORT, PUBLIC_KEY_FILE, key_hash};
 use crate::rows::{Check, Work};
+use crate::sessions::SESSIONS_PORT;
 
 mod checks;
 
@@ -210,6 +211,7 @@ impl Peer {
             ("issuer", ISSUER.to_owned()),
             ("audience", AUDIENCE.to_owned()),
             ("key_set", format!("http://127.0.0.1:{KEYS_PORT}/keys")),
+            ("sessions", format!("127.0.0.1:{SESSIONS_PORT}")),
             ("public_key", place.dir.join(PUBLIC_KEY_FILE).display().to_string()),
             ("upstream", format!("127.0.0.1:{}", place.upstream_port)),
         ];

@@ -14,6 +14,8 @@ pub(crate) enum Check {
         /// Each handshake has another, else all have the same.
         new: bool,
     },
+    /// A session cookie that Kratos is asked about, each handshake another.
+    Session,
     /// An API key and rates, which nobody exceeds.
     Limited,
     /// A rate, which everybody exceeds.
@@ -89,7 +91,7 @@ const fn checked(name: &'static str, heading: &'static str, check: Check) -> Row
 }
 
 /// All rows in the order of the report.
-pub(crate) const ROWS: [Row; 19] = [
+pub(crate) const ROWS: [Row; 20] = [
     Row {
         name: "handshake",
         heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
@@ -115,6 +117,11 @@ pub(crate) const ROWS: [Row; 19] = [
         "handshake-jwt-new",
         "Handshakes with a token (RS256), each with another",
         Check::Token { new: true },
+    ),
+    checked(
+        "handshake-kratos",
+        "Handshakes with a session cookie that Kratos is asked about, each with another",
+        Check::Session,
     ),
     checked(
         "handshake-limited",

@@ -117,6 +117,10 @@ pub(crate) fn take(
     proxy.child.kill().and_then(|()| proxy.child.wait()).doing("end of the proxy")?;
     let mut figures = figures?;
     figures.insert("stolen_ms".to_owned(), float(stolen));
+    if let Some(sessions) = credentials.sessions {
+        let connections = sessions.check(load.counts().granted)?;
+        figures.insert("kratos_connections".to_owned(), float(connections));
+    }
     if work.access_log() || work == Work::Storm {
         let lines = lines(&dir.join("access.log"))? + lines(&dir.join("stdout"))?;
         figures.insert(

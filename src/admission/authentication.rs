@@ -2,6 +2,7 @@
 //! control thread found out about a token or a session.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -66,7 +67,6 @@ impl Identity {
 }
 
 /// What has to happen next.
-#[derive(Debug)]
 pub enum Next<'b> {
     /// Nothing: this is who it is.
     Admit(Identity),
@@ -79,6 +79,19 @@ pub enum Next<'b> {
         /// Without a session the request is refused.
         required: bool,
     },
+}
+
+/// Never the credential.
+impl fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admit(identity) => f.debug_tuple("Admit").field(identity).finish(),
+            Self::Token(_) => f.write_str("Token(***)"),
+            Self::Session { required, .. } => {
+                f.debug_struct("Session").field("required", required).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 /// What the configuration asks of a request.

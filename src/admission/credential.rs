@@ -2,6 +2,7 @@
 //! and 10.3). Whether it is any good is decided elsewhere.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::wire::field::list;
 use crate::wire::request::RequestHead;
@@ -36,7 +37,7 @@ pub struct Presented<'b> {
 }
 
 /// The credential of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Credential<'b> {
     /// No source has one; an empty value is none.
     None,
@@ -44,6 +45,17 @@ pub enum Credential<'b> {
     One(Cow<'b, [u8]>),
     /// Values that differ, within one source or between two. Whoever reads the request next might take the other one.
     Several,
+}
+
+/// Never the value.
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::One(_) => "One(***)",
+            Self::Several => "Several",
+        })
+    }
 }
 
 impl Sources {

@@ -71,6 +71,8 @@ pub enum SessionVerdict {
 pub enum Unreachable {
     /// No connection, or it broke.
     Connection,
+    /// The certificate of the provider is not trusted.
+    Certificate,
     /// No complete answer in time.
     Timeout,
     /// A status that says nothing about the session.
@@ -88,6 +90,7 @@ impl Unreachable {
     pub fn message(self) -> String {
         match self {
             Self::Connection => "cannot connect".into(),
+            Self::Certificate => "the certificate is not trusted".into(),
             Self::Timeout => "no answer in time".into(),
             Self::Status(status) => format!("unexpected status {status}"),
             Self::TooLarge => "the answer is too large".into(),

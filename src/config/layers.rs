@@ -24,7 +24,6 @@ const PLUGINS: &[(&str, &str)] = &[
 const USER_MANAGEMENT: &str = "user-management";
 
 /// A value that passed its check.
-#[derive(Debug)]
 pub(super) struct Given {
     pub(super) setting: Setting,
     /// The key as it was written, for mistakes that are found later.
@@ -32,7 +31,7 @@ pub(super) struct Given {
 }
 
 /// The outcome of all layers, highest precedence kept.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Layers {
     pub(super) given: BTreeMap<&'static str, Given>,
     pub(super) ignored: Ignored,

@@ -25,6 +25,7 @@ mod yaml;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
@@ -63,7 +64,7 @@ const TRUST_PROXY_HEADERS: [&str; 2] =
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where to look. The environment is handed in, never read here, so a test needs no process environment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// `--config`; the file must exist. `None` = the default places, or no file.
     pub path: Option<PathBuf>,
@@ -71,8 +72,15 @@ pub struct Source {
     pub env: BTreeMap<String, String>,
 }
 
+/// Any variable may be a secret.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// A configuration without mistakes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Loaded {
     /// What is in force.
     pub config: Config,
@@ -80,6 +88,16 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The text of the file.
     pub text: String,
+}
+
+/// The text of the file may hold secrets.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The effective configuration. Every value is typed and within its range (contract section 3).

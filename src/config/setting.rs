@@ -1,5 +1,6 @@
 //! The kinds of values that keys take, and reading a written value as one of them.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
@@ -64,7 +65,7 @@ pub(super) struct Field {
 }
 
 /// A value that passed its check, in one form for each meaning.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Setting {
     Bool(bool),
     Int(u32),
@@ -75,6 +76,16 @@ pub(super) enum Setting {
     List(Vec<String>),
     /// Objects and maps, their children in checked form.
     Tree(Value),
+}
+
+/// Any text may be a secret.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) | Self::List(_) | Self::Tree(_) => f.write_str("***"),
+            plain => plain.to_value().fmt(f),
+        }
+    }
 }
 
 impl Setting {

@@ -1,5 +1,8 @@
-//! One HTTP exchange with a provider: bounded in time and size, never over a proxy of the environment.
+//! One HTTP exchange with a provider: bounded in time and size, never over a proxy of the environment. Certificates must lead to
+//! an authority of the machine, or of the file named by `SSL_CERT_FILE`, which then takes the place of all others.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
@@ -11,8 +14,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(5);
 /// A kept connection is closed after this time without a call.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// Kept connections to one provider.
-const IDLE_CONNECTIONS_MAX: usize = 32;
+/// Kept connections to one provider. Whoever makes no more calls than that at one time loses none when they end together.
+pub(super) const IDLE_CONNECTIONS_MAX: usize = 256;
 
 /// Redirects of one call.
 const REDIRECTS_MAX: usize = 5;
@@ -22,6 +25,8 @@ const REDIRECTS_MAX: usize = 5;
 pub(super) enum FetchError {
     /// No connection, or it broke, or the answer was no HTTP.
     Connection,
+    /// The certificate of the provider leads to no authority that is trusted, or is for another name or time.
+    Certificate,
     /// No complete answer in time.
     Timeout,
     /// The body is longer than allowed.
@@ -34,6 +39,7 @@ impl FetchError {
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::Connection => "cannot connect",
+            Self::Certificate => "the certificate is not trusted",
             Self::Timeout => "no answer in time",
             Self::TooLarge => "the answer is too large",
             Self::Redirect => "redirected to another origin, or too often",
@@ -48,10 +54,22 @@ impl From<reqwest::Error> for FetchError {
             Self::Timeout
         } else if error.is_redirect() {
             Self::Redirect
+        } else if is_about_a_certificate(&error) {
+            Self::Certificate
         } else {
             Self::Connection
         }
     }
+}
+
+/// Whether a certificate is the cause of the error, or of its cause. What an `io::Error` wraps is not its `source`.
+fn is_about_a_certificate(error: &(dyn Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return true;
+    }
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let wrapped = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static));
+    wrapped.or_else(|| error.source()).is_some_and(is_about_a_certificate)
 }
 
 /// What came back.

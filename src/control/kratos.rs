@@ -20,8 +20,9 @@ use crate::event::{Event, EventSender};
 use crate::metrics::ControlMetrics;
 use crate::question::{Question, Questions};
 
-/// Calls at one time. Beyond that, questions wait in their queue until it is full.
-const CALLS_MAX: usize = 256;
+/// Calls at one time, so many that each can leave its connection to the next one. Beyond that, questions wait in their queue
+/// until it is full.
+const CALLS_MAX: usize = fetch::IDLE_CONNECTIONS_MAX;
 
 /// Sessions that are remembered while `kratos.cache_ttl` is set.
 const SESSIONS_MAX: usize = 16 * 1024;
@@ -238,6 +239,7 @@ async fn call(request: RequestBuilder) -> SessionVerdict {
         Err(error) => SessionVerdict::Unreachable(match error {
             FetchError::Timeout => Unreachable::Timeout,
             FetchError::TooLarge => Unreachable::TooLarge,
+            FetchError::Certificate => Unreachable::Certificate,
             FetchError::Connection | FetchError::Redirect => Unreachable::Connection,
         }),
     }

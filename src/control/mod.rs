@@ -15,6 +15,7 @@ mod resolve;
 pub mod store;
 mod watch;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -40,6 +41,8 @@ use crate::shared_store::Questions as StoreQuestions;
 use reload::{Reload, Trigger};
 use watch::FileWatch;
 
+pub use reload::log_public_paths;
+
 /// How often the end of the certificate is looked at.
 const A_DAY: Duration = Duration::from_hours(24);
 
@@ -51,12 +54,18 @@ pub enum Notice {
 }
 
 /// Where the configuration in force comes from.
-#[derive(Debug)]
 pub struct Origin {
     /// What is loaded again.
     pub source: Source,
     /// The file as it was loaded, so that a change since then is noticed.
     pub text: String,
+}
+
+/// The text of the file may hold secrets.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 /// What the control thread works with.

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::identities::Identities;
 use super::{ControlParts, blocking, resolve};
+use crate::admission::paths::Pattern;
 use crate::admission::policy::Policy;
 use crate::certificate::FilesDigest;
 use crate::clock;
@@ -133,6 +134,9 @@ impl Reload {
             identities.follow(&next);
         }
         self.renew_certificate(&current.config, &next);
+        if next.auth.public_paths != current.config.auth.public_paths {
+            log_public_paths(&next.auth.public_paths);
+        }
         self.parts.policy.publish(Policy::new(next, addresses, kratos));
         self.probe.send_replace(());
         self.parts.metrics.reloads_ok.add(1);
@@ -178,4 +182,13 @@ impl Reload {
         let policy = self.parts.policy.current();
         policy.config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
+}
+
+/// Tells the operator which paths need no credential, where there are any (contract section 10.2).
+pub fn log_public_paths(patterns: &[Pattern]) {
+    if patterns.is_empty() {
+        return;
+    }
+    let paths = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ");
+    tracing::info!(paths, "public paths: they need no credential");
 }

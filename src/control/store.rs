@@ -12,7 +12,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
     RedisError,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::now;
@@ -74,6 +74,8 @@ impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::Authentication,
+            // No password was given where one is required.
+            _ if error.code() == Some("NOAUTH") => Self::Authentication,
             ErrorKind::InvalidClientConfig => Self::Address,
             _ if error.is_cluster_error() => Self::Cluster,
             _ if error.is_timeout() => Self::Timeout,
@@ -99,23 +101,19 @@ enum Ended {
 pub async fn run(settings: RedisStore, questions: Questions, events: EventSender) {
     let mut tasks = JoinSet::new();
     let mut keeper = Keeper::new(&settings, Arc::clone(&questions.is_down), events);
-    // Questions of the first moments wait for the connection, as long as they may wait for anything.
-    let first = timeout(CALL, connect(Arc::clone(&keeper.place))).await;
-    keeper.probed(0, first.unwrap_or(Err(Failure::Timeout)));
+    // Questions of the first moments wait for the connection, as long as they may wait for anything. It may take longer: with
+    // TLS it is several round trips.
+    keeper.probe(&mut tasks);
+    if let Ok(Some(first)) = timeout(CALL, tasks.join_next()).await {
+        keeper.ended(first);
+    }
     loop {
         tokio::select! {
             question = questions.asked.recv_async(), if tasks.len() < CALLS_MAX => match question {
                 Ok(question) => keeper.ask(question, &mut tasks),
                 Err(_) => return,
             },
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
-                Ok(Ended::Call { generation, failed }) => keeper.called(generation, failed),
-                Ok(Ended::Probe { generation, looked }) => keeper.probed(generation, looked),
-                Err(defect) => {
-                    tracing::error!("a task of the rate limit store ended: {defect}");
-                    keeper.is_probing = false;
-                }
-            },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => keeper.ended(ended),
             () = sleep_until(keeper.probe_at), if !keeper.is_probing => keeper.probe(&mut tasks),
         }
     }
@@ -169,7 +167,7 @@ impl Keeper {
             falls_back: settings.fallback,
             interval: settings.health_check_interval,
             probe_at: now(),
-            is_probing: true,
+            is_probing: false,
             events,
         }
     }
@@ -184,6 +182,8 @@ impl Keeper {
         let Some(connection) = number.and_then(|number| self.connections.get(number)).cloned()
         else {
             question.answer(StoreVerdict::Failed);
+            // The first look takes long.
+            self.goes_down(Failure::Timeout);
             // Without a fallback every request is refused now, so nobody waits for the next look.
             if !self.falls_back {
                 self.probe_at = self.probe_at.min(now() + PROBE_AGAIN);
@@ -195,6 +195,17 @@ impl Keeper {
             let failed = decide(&place, connection, &question).await.err();
             Ended::Call { generation, failed }
         });
+    }
+
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        match ended {
+            Ok(Ended::Call { generation, failed }) => self.called(generation, failed),
+            Ok(Ended::Probe { generation, looked }) => self.probed(generation, looked),
+            Err(defect) => {
+                tracing::error!("a task of the rate limit store ended: {defect}");
+                self.is_probing = false;
+            }
+        }
     }
 
     fn called(&mut self, generation: u64, failed: Option<Failure>) {
@@ -234,8 +245,11 @@ impl Keeper {
     }
 
     fn goes_down(&mut self, failure: Failure) {
-        self.connections.clear();
-        self.generation += 1;
+        // A look under way that began without connections makes new ones, which are as good as any.
+        if !self.connections.is_empty() {
+            self.connections.clear();
+            self.generation += 1;
+        }
         if !self.is_down() {
             self.is_down.store(true, Ordering::Relaxed);
             let (reason, falls_back) = (failure.message(), self.falls_back);
@@ -301,10 +315,11 @@ async fn decide(
     connection: MultiplexedConnection,
     question: &Question,
 ) -> Result<(), Failure> {
-    if question.is_abandoned() {
-        return Ok(());
-    }
     let late = Instant::from_std(question.asked + CALL);
+    if question.is_abandoned() {
+        // The client has left, or nobody could wait so long for us.
+        return if now() < late { Ok(()) } else { Err(Failure::Timeout) };
+    }
     let call = place.script.call(connection, &place.key_prefix, question, clock::wall());
     let decided = match timeout_at(late, call).await {
         Ok(decided) => decided.map_err(Failure::from),

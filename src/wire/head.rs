@@ -1,5 +1,7 @@
 //! What both directions share: finding the end of a head in a growing buffer, its header lines, and its framing.
 
+use std::fmt;
+
 use memchr::memchr2;
 
 use super::field::{Field, Fields, is_token_byte};
@@ -128,7 +130,7 @@ fn is_start_line(line: &[u8]) -> bool {
 }
 
 /// One header line of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Header<'b> {
     /// The name as the peer spelled it; a token (RFC 9110 section 5.1).
     pub name: &'b str,
@@ -136,6 +138,13 @@ pub struct Header<'b> {
     pub value: &'b [u8],
     /// What the name means to a proxy.
     pub field: Field,
+}
+
+/// Any value may be a credential.
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ({} bytes)", self.name, self.value.len())
+    }
 }
 
 /// `HTTP/1.0` or `HTTP/1.1`; there is no other version here.

@@ -1,5 +1,6 @@
 //! Request heads under the strict rules: what one party could read differently from another is refused (RFC 9112).
 
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use super::field::{Fields, Single, folded_eq};
@@ -12,7 +13,7 @@ pub use super::head::{Framing, Header, Version};
 const METHOD_BYTES_MAX: usize = 32;
 
 /// A request head that passed every rule. Borrows from the bytes it was read from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RequestHead<'b> {
     /// Method, case-sensitive (RFC 9110 section 9.1); never CONNECT or TRACE.
     pub method: &'b str,
@@ -33,6 +34,19 @@ pub struct RequestHead<'b> {
     /// The whole head, from the method on.
     pub(super) bytes: &'b [u8],
     pub(super) fields: Fields<'b>,
+}
+
+/// The query and the values of the lines may be credentials.
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("framing", &self.framing)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a refused head still tells the log.

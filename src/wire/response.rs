@@ -1,5 +1,6 @@
 //! Response heads from the upstream, as strict as requests (RFC 9112 sections 4 and 6).
 
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use super::field::Fields;
@@ -12,7 +13,7 @@ pub use super::head::{Framing, Header, Version};
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A response head. Borrows from the bytes it was read from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ResponseHead<'b> {
     /// Status code, 100 to 999.
     pub status: u16,
@@ -27,6 +28,17 @@ pub struct ResponseHead<'b> {
     /// The whole head.
     pub(super) bytes: &'b [u8],
     pub(super) fields: Fields<'b>,
+}
+
+/// The values of the lines may be credentials: cookies that are set.
+impl fmt::Debug for ResponseHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("version", &self.version)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How the content of an answer ends (RFC 9112 section 6.3).

@@ -1,16 +1,27 @@
 //! Request targets, authorities and paths (RFC 9112 section 3.2, RFC 3986).
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use memchr::memchr2;
 
 /// A target in the form that goes upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target<'b> {
     /// Origin form, or `*`.
     pub(super) origin_form: &'b str,
     /// What the absolute form named before it was reduced.
     pub(super) authority: Option<Authority<'b>>,
+}
+
+/// The query may be a credential.
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("path", &path(self.origin_form))
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a target is refused.

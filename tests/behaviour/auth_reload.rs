@@ -1,7 +1,7 @@
 //! 14 for authentication: from the next head on a new configuration decides, and nothing that the old one had found out counts.
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth_api_key::{READ_KEY, keyed, with};
 use crate::auth_jwt::{bad, bearer, setup as tokens, wait_keys};
@@ -19,6 +19,7 @@ on_drivers!(
         a_remembered_session_is_asked_about_again,
         one_mode_follows_another,
         a_mistake_leaves_everything_as_it_was,
+        public_paths_are_listed_once_for_each_change,
 );
 
 const NO_KEY: Denial = Denial {
@@ -199,4 +200,38 @@ fn a_mistake_leaves_everything_as_it_was(driver: Driver) {
         guarded.allowed("/private/x", &with(READ_KEY));
     }
     guarded.finish(&[READ_KEY]);
+}
+
+/// 10.2: one line at the start and at a reload that changes them, where there are any.
+fn public_paths_are_listed_once_for_each_change(driver: Driver) {
+    let upstream = Upstream::start();
+    let none = Setup::new(driver, upstream.url()).set("watch.enabled", "false");
+    let two = keyed(driver, &upstream).set("auth.public_paths", "[/open, \"/public/*\"]");
+    let kratos = none.clone().set("auth.mode", "kratos").set("auth.public_paths", "[\"/a[0-9]\"]");
+    let own = "/a[0-9], /auth/*, /login, /registration, /recovery, /verification, /error";
+    let other_limit = two.clone().set("body_size.max", "1KB");
+    for (start, then, expected) in [
+        (&none, vec![&none], vec![]),
+        (&two, vec![&two, &other_limit], vec!["/open, /public/*"]),
+        (&none, vec![&two, &none, &kratos], vec!["/open, /public/*", own]),
+        (&kratos, vec![&two, &kratos], vec![own, "/open, /public/*", own]),
+    ] {
+        let mut proxy = start.start();
+        for next in then {
+            assert!(reload(&proxy, next));
+        }
+        proxy.replace_config(&two.clone().set("auth.public_paths", "[no-path]"));
+        proxy.signal(Signal::HUP);
+        proxy.wait_event("a mistake", |event| event.is("config.reload_failed"));
+        let stopped = proxy.stop();
+        let lines = stopped.log.lines().filter(|line| line.contains("public paths"));
+        let listed: Vec<String> = lines
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).expect("JSON");
+                assert_eq!(line["level"], "INFO");
+                line["paths"].as_str().expect("a list").to_owned()
+            })
+            .collect();
+        assert_eq!(listed, expected, "{}", stopped.log);
+    }
 }

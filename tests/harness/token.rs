@@ -1,7 +1,9 @@
 //! Tokens that a test signs with keys of its own, well made or forged.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -38,6 +40,14 @@ pub(crate) fn now() -> u64 {
 
 pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What the configuration knows an API key by.
+pub(crate) fn key_hash(key: &str) -> String {
+    digest(&SHA256, key.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a string");
+        hex
+    })
 }
 
 /// Claims that pass, with these members set anew.

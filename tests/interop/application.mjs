@@ -75,6 +75,7 @@ http.on("upgrade", (request, stream, head) => {
   const server = request.url.startsWith("/silent") ? silent : usual;
   server.handleUpgrade(request, stream, head, accept);
 });
+http.on("connection", () => say("connection"));
 const where = process.argv[2] ? [process.argv[2]] : [0, "127.0.0.1"];
 http.listen(...where, () => say("listening", { port: http.address().port ?? null }));
 process.stdin.resume().on("end", () => process.exit(0));

@@ -8,7 +8,7 @@ import sys
 from urllib.parse import parse_qs, urlsplit
 
 from both import exchange, say, say_opened
-from websockets.asyncio.server import serve, unix_serve
+from websockets.asyncio.server import ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 
 
@@ -49,6 +49,14 @@ async def session(socket):
     say("closed", path=path, code=socket.close_code, reason=socket.close_reason)
 
 
+class ReportedConnection(ServerConnection):
+    """Says that somebody has connected, before anything is read."""
+
+    def connection_made(self, transport):
+        say("connection")
+        super().connection_made(transport)
+
+
 def choose(_socket, offered):
     return "chat.v2" if "chat.v2" in offered else None
 
@@ -61,6 +69,7 @@ async def main():
     options = {
         "select_subprotocol": choose,
         "process_response": add_field,
+        "create_connection": ReportedConnection,
         "max_size": None,
         "ping_interval": None,
     }

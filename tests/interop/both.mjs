@@ -15,6 +15,7 @@ const REQUEST_FIELDS = [
   "authorization",
   "cookie",
   "origin",
+  "x-user-id",
 ];
 const RESPONSE_FIELDS = ["sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions", "x-application"];
 

@@ -16,6 +16,7 @@ REQUEST_FIELDS = [
     "Authorization",
     "Cookie",
     "Origin",
+    "X-User-Id",
 ]
 RESPONSE_FIELDS = ["Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "X-Application"]
 

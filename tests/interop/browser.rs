@@ -20,7 +20,7 @@ use super::reports::PATIENCE;
 const STREAM_BYTES: usize = 16 * 1024 * 1024;
 
 /// A browser with one window; closed when dropped.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
@@ -35,7 +35,7 @@ pub(crate) fn installed(program: &str) -> Option<PathBuf> {
 
 impl Browser {
     /// None where no Chromium is installed, except where it must be (`.ci/run` says so).
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let (chromium, driver) = (installed("chromium"), installed("chromedriver"));
         let (Some(chromium), Some(driver)) = (chromium, driver) else {
             let required = std::env::var_os("VIBEWARDEN_TEST_BROWSER");
@@ -95,17 +95,28 @@ impl Browser {
     }
 
     #[track_caller]
-    fn open(&self, url: &str) {
+    pub(crate) fn open(&self, url: &str) {
         let path = format!("{}/url", self.session);
         self.command("POST", &path, &json!({"url": url}));
     }
 
     /// Runs the body of an asynchronous function in the page.
     #[track_caller]
-    fn run(&self, script: &str, arguments: &Value) -> Value {
+    pub(crate) fn run(&self, script: &str, arguments: &Value) -> Value {
         let path = format!("{}/execute/sync", self.session);
         let script = format!("return (async function () {{ {script}\n}})(...arguments);");
         self.command("POST", &path, &json!({"script": script, "args": arguments}))
+    }
+
+    /// The host of the page, on whichever port, has this cookie from now on and no other; no script can read it.
+    #[track_caller]
+    pub(crate) fn keep_cookie(&self, cookie: Option<(&str, &str)>) {
+        let path = format!("{}/cookie", self.session);
+        self.command("DELETE", &path, &json!({}));
+        if let Some((name, value)) = cookie {
+            let cookie = json!({"name": name, "value": value, "path": "/", "httpOnly": true});
+            self.command("POST", &path, &json!({"cookie": cookie}));
+        }
     }
 
     #[track_caller]

@@ -1,9 +1,10 @@
 //! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium;
-//! and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx.
+//! and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx; and an `OpenID` provider that issues tokens.
 //!
 //! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
 
 mod browser;
+mod browser_credentials;
 mod conversation;
 mod demo;
 mod foreign;
@@ -11,6 +12,7 @@ mod foreign;
 #[allow(dead_code, unused_imports, reason = "the behaviour tests use the rest of it")]
 mod harness;
 mod large;
+mod openid;
 mod pairs;
 mod reports;
 mod rust_side;

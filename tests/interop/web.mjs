@@ -43,7 +43,11 @@ const IMAGE = Buffer.from(
   "base64",
 );
 
+// A page that does nothing by itself.
+const BLANK = `<!doctype html>\n<html><head><title>blank</title><link rel="icon" href="data:,"></head><body>blank</body></html>\n`;
+
 const ASSETS = {
+  "/blank": ["text/html; charset=utf-8", BLANK],
   "/page": ["text/html; charset=utf-8", PAGE],
   "/assets/style.css": ["text/css", STYLE],
   "/assets/script.js": ["text/javascript", SCRIPT],

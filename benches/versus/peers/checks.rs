@@ -27,6 +27,10 @@ pub(super) fn own(check: Check) -> Option<Settings> {
             ),
             OWN_UNLIMITED,
         ],
+        Check::Session => &[
+            ("auth", "auth:\n  mode: kratos\nkratos:\n  public_url: \"http://{{sessions}}\""),
+            OWN_UNLIMITED,
+        ],
         Check::Limited => &[
             OWN_KEYS,
             (
@@ -42,9 +46,9 @@ pub(super) fn own(check: Check) -> Option<Settings> {
 }
 
 /// `HAProxy`: the manual's ACLs, stick tables and its example of `jwt_verify`, with the claims that vibewarden checks too.
-#[expect(clippy::unnecessary_wraps, reason = "the same type for every peer")]
 pub(super) fn haproxy(check: Check) -> Option<Settings> {
     Some(match check {
+        Check::Session => return None,
         Check::None => &[("check", "")],
         Check::Key => &[(
             "check",
@@ -79,13 +83,31 @@ pub(super) fn haproxy(check: Check) -> Option<Settings> {
     })
 }
 
-/// nginx: `limit_req` alone. It has no SHA-256 of a header and, without its commercial modules, no tokens.
+/// nginx: `limit_req` and `auth_request`. It has no SHA-256 of a header and, without its commercial modules, no tokens.
 pub(super) fn nginx(check: Check) -> Option<Settings> {
     match check {
         Check::None => Some(&[("check_zones", ""), ("check", "")]),
         Check::Storm => Some(&[
             ("check_zones", "limit_req_zone $binary_remote_addr zone=clients:10m rate=1r/m;"),
             ("check", "keepalive_timeout 0; limit_req zone=clients; limit_req_status 429;"),
+        ]),
+        Check::Session => Some(&[
+            (
+                "check_zones",
+                "upstream kratos { server {{sessions}}; keepalive 64; keepalive_requests 1000000000; }",
+            ),
+            (
+                "check",
+                "auth_request /whoami;
+        location = /whoami {
+            internal;
+            proxy_pass http://kratos/sessions/whoami;
+            proxy_http_version 1.1;
+            proxy_pass_request_body off;
+            proxy_set_header Connection '';
+            proxy_set_header Content-Length '';
+        }",
+            ),
         ]),
         Check::Limited => Some(&[
             (

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::authentication::Next;
 
 fn presented<R>(
     sources: &[Source],
@@ -164,4 +165,32 @@ fn what_the_upstream_may_see() {
     assert_eq!(sources.forwarded_target("/a?b=1&t=x&c"), "/a?b=1&c");
     assert_eq!(sources.subprotocol_prefixes().collect::<Vec<_>>(), ["s."]);
     assert_eq!(Sources::default().forwarded_target("/a?t=x"), "/a?t=x");
+}
+
+#[test]
+fn nothing_of_a_credential_is_printed() {
+    let head = "GET /p?key=canary-1&x=canary-2 HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer canary-3\r\n\
+                Cookie: sid=canary-4\r\nX-API-Key: canary-5\r\nSec-WebSocket-Protocol: bearer.canary-6\r\n\r\n";
+    let head = RequestHead::parse(head.as_bytes()).expect("a clean head");
+    let printed = format!("{head:?} {head:#?}");
+    assert!(!printed.contains("canary"), "{printed}");
+    assert!(printed.contains("/p") && printed.contains("X-API-Key: (8 bytes)"), "{printed}");
+    for source in [
+        Source::Bearer,
+        key(),
+        Source::Cookie("sid".into()),
+        Source::Query("key".into()),
+        Source::Subprotocol("bearer.".into()),
+    ] {
+        let presented = Sources::new([source]).presented(&head, true);
+        assert!(
+            matches!(&presented.credential, Credential::One(value) if value.starts_with(b"canary"))
+        );
+        let printed = format!("{presented:?} {presented:#?}");
+        assert!(!printed.contains("canary") && printed.contains("One(***)"), "{printed}");
+        let Credential::One(value) = presented.credential else { unreachable!() };
+        let session = Next::Session { cookie: value.clone(), required: true };
+        let printed = format!("{session:?} {:?}", Next::Token(value));
+        assert_eq!(printed, "Session { required: true, .. } Token(***)");
+    }
 }

@@ -1,6 +1,7 @@
 //! What `check` prints, and the oracle over the corpus.
 
 use super::super::schema::SCHEMA;
+use super::super::setting::Setting;
 use super::*;
 
 #[test]
@@ -120,4 +121,17 @@ fn the_oracle_holds_over_mutated_corpus_files() {
         let outcome = std::panic::catch_unwind(|| fuzz_oracle(&text));
         assert!(outcome.is_ok(), "seed {seed:#x} round {round}: {text:?}");
     }
+}
+
+#[test]
+fn nothing_that_may_be_secret_is_printed_for_debugging() {
+    let text = "rate_limit: {store: redis, redis: {password: hunter1, url: 'redis://u:hunter2@h:1'}}\nadmin: {token: hunter3}";
+    let loaded = loaded_with(text, &[("OTHER", "hunter4")]);
+    let source = Source { path: None, env: [("A".into(), "hunter5".into())].into() };
+    let setting = Setting::Text("hunter6".into());
+    let list = Setting::List(vec!["hunter7".into()]);
+    assert!(loaded.text.contains("hunter1"));
+    let printed = format!("{loaded:?} {source:?} {setting:?} {list:?} {:?}", Setting::Int(7));
+    assert!(!printed.contains("hunter"), "{printed}");
+    assert!(printed.ends_with("*** *** Number(7)"), "{printed}");
 }

@@ -369,6 +369,30 @@ fn a_server_that_is_not_there_at_the_start_is_found_later() {
 }
 
 #[test]
+fn a_server_that_is_slow_at_the_start_is_waited_for_without_anybody_waiting() {
+    let Some(server) = Server::start(&[]) else { return };
+    server.signal(Signal::STOP);
+    on_runtime(async {
+        let hourly = Duration::from_hours(1);
+        let running =
+            Running::start(RedisStore { health_check_interval: hourly, ..settings(server.port) });
+        let first = timeout(DEADLINE, running.take("a", slow(1))).await.expect("an answer");
+        assert_eq!(first, StoreVerdict::Failed);
+        running.until_down(true).await;
+        // The same look still goes on; the next one would be far away.
+        server.signal(Signal::CONT);
+        running.until(|verdict| verdict == StoreVerdict::Passed).await;
+        assert_eq!(
+            running.events(),
+            [
+                "rate_limit.store_fallback Redis did not answer in time",
+                "rate_limit.store_recovered "
+            ]
+        );
+    });
+}
+
+#[test]
 fn separate_settings_win_over_those_in_the_url() {
     let Some(server) = Server::start(&["--requirepass", "right"]) else { return };
     on_runtime(async {
