@@ -1,8 +1,8 @@
 //! Every way a request is refused, in one table: status, error code, message, event (contract sections 11.2 and 13).
-//! No socket and no formatting of heads lives here. `wire` and `admission` errors become a [`Refusal`]; only
-//! `proxy::connection` answers and logs one.
+//! No socket lives here. `wire` and `admission` errors become a [`Refusal`]; only `proxy::connection` and
+//! `proxy::own_endpoint` answer one.
 
-use serde::Serialize;
+mod write;
 
 use crate::config::Config;
 use crate::event::{Event, RequestFacts};
@@ -403,105 +403,6 @@ impl Refusal {
             Self::UpstreamInvalidResponse(why) => why,
             _ => "",
         }
-    }
-}
-
-/// The body of an error answer: one line, keys in this order, empty ones left out.
-#[derive(Debug, Serialize)]
-pub struct ErrorBody<'a> {
-    error: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    message: &'static str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "is_zero")]
-    retry_after_seconds: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl Answer {
-    /// Writes the whole answer. `head_only` leaves the body out (HEAD); `close` says that the connection ends here;
-    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        request_id: &str,
-        head_only: bool,
-        close: bool,
-        policy_lines: &[u8],
-    ) {
-        let body = ErrorBody {
-            error: self.code,
-            status: self.status,
-            message: self.message,
-            request_id,
-            retry_after_seconds: self.retry_after_seconds,
-        };
-        // A body of fixed texts and a checked identifier always serialises.
-        let mut body = serde_json::to_vec(&body).unwrap_or_default();
-        body.push(b'\n');
-        let (mut number, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let retry_after = match self.retry_after_seconds {
-            0 => ["", "", ""],
-            wait => ["Retry-After: ", seconds.format(wait), "\r\n"],
-        };
-        let [retry_name, retry_seconds, retry_end] = retry_after;
-        for part in [
-            "HTTP/1.1 ",
-            number.format(self.status),
-            " ",
-            self.phrase,
-            "\r\nContent-Type: application/json\r\nContent-Length: ",
-            itoa::Buffer::new().format(body.len()),
-            "\r\nX-Request-ID: ",
-            request_id,
-            "\r\n",
-            self.header_lines,
-            retry_name,
-            retry_seconds,
-            retry_end,
-        ] {
-            out.extend_from_slice(part.as_bytes());
-        }
-        out.extend_from_slice(policy_lines);
-        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
-        if !head_only {
-            out.extend_from_slice(&body);
-        }
-    }
-}
-
-impl Answer {
-    /// Writes a redirect, which has no content: the answer of [`Refusal::LoginRedirect`]. `location` is a checked URL;
-    /// `policy_lines` are whole header lines that the configuration asks for, each with its CRLF.
-    pub fn write_redirect(
-        &self,
-        out: &mut Vec<u8>,
-        request_id: &str,
-        location: &str,
-        close: bool,
-        policy_lines: &[u8],
-    ) {
-        for part in [
-            "HTTP/1.1 ",
-            itoa::Buffer::new().format(self.status),
-            " ",
-            self.phrase,
-            "\r\nLocation: ",
-            location,
-            "\r\nContent-Length: 0\r\nX-Request-ID: ",
-            request_id,
-            "\r\n",
-            self.header_lines,
-        ] {
-            out.extend_from_slice(part.as_bytes());
-        }
-        out.extend_from_slice(policy_lines);
-        out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
     }
 }
 
