@@ -38,7 +38,7 @@ fn the_shipped_file_loads_without_a_word() {
     assert_eq!(loaded.config.path.as_deref(), Some(Path::new("./vibewarden.yaml")));
     let target = UpstreamTarget::Tcp { host: "localhost".to_owned(), port: 3000 };
     assert_eq!(loaded.config.upstream.target, target);
-    assert_eq!(loaded.config.server.port, 8443);
+    assert_eq!(loaded.config.server.port, 8080);
 }
 
 #[test]
