@@ -54,6 +54,7 @@ mod pool;
 mod proxy_protocol;
 mod quotas;
 mod rate_limits;
+mod refused_upgrades;
 mod relay;
 mod reload;
 mod request_heads;
