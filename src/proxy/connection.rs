@@ -13,7 +13,7 @@ use super::expiries::Expiring;
 use super::facts::Facts;
 use super::handshake::{self, Early, Opening};
 use super::head_buffer::{HeadBuffer, HeadEnd, read_request_head};
-use super::judge::{Attempt, Judged, Rejected, judge};
+use super::judge::{Attempt, Follows, Judged, Rejected, judge};
 use super::limited::Places;
 use super::own_endpoint;
 use super::panic::caught;
@@ -97,8 +97,8 @@ async fn serve_requests(core: Rc<Core>, client: Socket, peer: IpAddr) -> Option<
                 return None;
             }
             let (policy, facts) = (core.policy(), Facts::unread(peer));
-            let refused =
-                refuse(&core, &client, &policy, &facts, Refusal::InternalError, false, b"");
+            let refusal = Refusal::InternalError;
+            let refused = refuse(&core, &client, &policy, &facts, refusal, Follows::Content, b"");
             // A second defect ends the connection without a word.
             caught(pin!(refused)).await;
             None
@@ -129,7 +129,8 @@ async fn requests(
             Err(HeadEnd::Left) => return None,
             Err(HeadEnd::Refused(refusal)) => {
                 let (policy, facts) = (core.policy(), Facts::unread(peer));
-                Box::pin(refuse(core, client, &policy, &facts, refusal, false, b"")).await;
+                let follows = Follows::Content;
+                Box::pin(refuse(core, client, &policy, &facts, refusal, follows, b"")).await;
                 return None;
             }
         };
@@ -146,20 +147,26 @@ async fn requests(
             }
             Ok(Judged::Upgrade(attempt)) => {
                 let opening = handshake::open(core, &policy, client, &attempt, &mut buffer).await;
-                return conclude_upgrade(core, client, &policy, attempt, opening, started).await;
+                let follows = Follows::upgrade(buffer.filled());
+                let concluded =
+                    conclude_upgrade(core, client, &policy, attempt, opening, started, follows);
+                return concluded.await;
             }
             Ok(Judged::Plain(request)) => {
                 let exchanged = exchange(core, &policy, client, &request, &mut buffer);
                 let exchanged = Box::pin(exchanged).await;
                 Box::pin(conclude_plain(core, client, &policy, &request, exchanged, started)).await
             }
-            Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints }) => {
+            Err(Rejected { refusal, facts, is_upgrade, mut follows, past_own_endpoints }) => {
                 if is_upgrade {
                     core.metrics.upgrade(UpgradeResult::Refused);
                 }
+                if follows == Follows::Nothing {
+                    follows = Follows::upgrade(buffer.filled());
+                }
                 own_answers += 1;
                 let headers = if past_own_endpoints { policy.answer_headers.lines() } else { b"" };
-                Box::pin(refuse(core, client, &policy, &facts, refusal, goes_on, headers)).await
+                Box::pin(refuse(core, client, &policy, &facts, refusal, follows, headers)).await
             }
         };
         if !goes_on {
@@ -183,6 +190,7 @@ async fn conclude_upgrade(
     attempt: Attempt,
     opening: Opening,
     started: Instant,
+    follows: Follows,
 ) -> Option<Box<Upgraded>> {
     let at = clock::now();
     let took = at.saturating_duration_since(started);
@@ -217,7 +225,7 @@ async fn conclude_upgrade(
             core.metrics.upgrade(UpgradeResult::Declined);
             report::proxied(core, policy, &attempt.facts, &proxied(status, answer_bytes));
             if is_whole {
-                Box::pin(client.linger(&core.scratch)).await;
+                Box::pin(end(core, client, follows)).await;
             }
         }
         Opening::ClientLeft => core.metrics.upgrade(UpgradeResult::Abandoned),
@@ -229,7 +237,7 @@ async fn conclude_upgrade(
                 _ => UpgradeResult::Failed,
             });
             let headers = policy.answer_headers.lines();
-            Box::pin(refuse(core, client, policy, &attempt.facts, refusal, false, headers)).await;
+            Box::pin(refuse(core, client, policy, &attempt.facts, refusal, follows, headers)).await;
         }
     }
     None
@@ -263,8 +271,9 @@ async fn conclude_plain(
         Outcome::ClientLeft => false,
         Outcome::Refused { refusal, ends_connection } => {
             let goes_on = request.keep_alive && !ends_connection;
+            let follows = if goes_on { Follows::Request } else { Follows::Content };
             let headers = policy.answer_headers.lines();
-            refuse(core, client, policy, &request.facts, refusal, goes_on, headers).await
+            refuse(core, client, policy, &request.facts, refusal, follows, headers).await
         }
     }
 }
@@ -288,11 +297,11 @@ async fn refuse(
     policy: &Policy,
     facts: &Facts,
     refusal: Refusal,
-    goes_on: bool,
+    follows: Follows,
     headers: &[u8],
 ) -> bool {
     report::refused(core, policy, facts, refusal);
-    let goes_on = goes_on && !core.is_draining();
+    let goes_on = follows == Follows::Request && !core.is_draining();
     let mut out = Vec::with_capacity(512);
     let (answer, id) = (refusal.answer(), facts.request_id());
     if answer.status == 302 {
@@ -303,9 +312,17 @@ async fn refuse(
     }
     let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
     if sent && !goes_on {
-        client.linger(&core.scratch).await;
+        end(core, client, follows).await;
     }
     sent && goes_on
+}
+
+/// Ends the connection after a whole answer, so that the client gets all of it.
+async fn end(core: &Core, client: &Socket, follows: Follows) {
+    match follows {
+        Follows::Nothing => client.end_waited_for(&core.scratch).await,
+        Follows::Request | Follows::Content => client.linger(&core.scratch).await,
+    }
 }
 
 #[cfg(test)]

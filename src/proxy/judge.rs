@@ -26,14 +26,40 @@ pub(crate) enum Judged {
     Plain(PlainRequest),
 }
 
+/// What the client may send after a head that is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Another request: where this one ends is beyond doubt, and nothing of it is unread.
+    Request,
+    /// Nothing until it has read the answer to its upgrade (RFC 6455 section 4.1), and so far it has kept to that.
+    Nothing,
+    /// The content of this request, or nobody knows what.
+    Content,
+}
+
+impl Follows {
+    /// After the head of a request whose checks failed.
+    fn refused(framing: Framing, is_upgrade: bool, keep_alive: bool) -> Self {
+        match framing {
+            _ if is_upgrade => Self::Nothing,
+            Framing::None | Framing::Length(0) if keep_alive => Self::Request,
+            _ => Self::Content,
+        }
+    }
+
+    /// After an upgrade, when these are the bytes that came behind its head.
+    pub(crate) fn upgrade(early: &[u8]) -> Self {
+        if early.is_empty() { Self::Nothing } else { Self::Content }
+    }
+}
+
 /// A head that is refused.
 pub(crate) struct Rejected {
     pub(crate) refusal: Refusal,
     pub(crate) facts: Facts,
     /// It asked for a WebSocket.
     pub(crate) is_upgrade: bool,
-    /// The connection can carry another request: where this one ends is beyond doubt, and nothing of it is unread.
-    pub(crate) goes_on: bool,
+    pub(crate) follows: Follows,
     /// It was no own endpoint: the answer gets the security headers (section 3.6 of the contract).
     pub(crate) past_own_endpoints: bool,
 }
@@ -41,7 +67,8 @@ pub(crate) struct Rejected {
 impl Rejected {
     /// For its head alone (step 2).
     fn malformed(refusal: Refusal, facts: Facts, is_upgrade: bool) -> Self {
-        Self { refusal, facts, is_upgrade, goes_on: false, past_own_endpoints: false }
+        let follows = Follows::Content;
+        Self { refusal, facts, is_upgrade, follows, past_own_endpoints: false }
     }
 }
 
@@ -93,10 +120,9 @@ pub(crate) async fn judge(
     let identity = match admitted {
         Ok(identity) => identity,
         Err(refusal) => {
-            let has_content = !matches!(parsed.framing, Framing::None | Framing::Length(0));
-            let goes_on = keep_alive && !has_content;
+            let follows = Follows::refused(parsed.framing, is_upgrade, keep_alive);
             let past_own_endpoints = true;
-            return Err(Rejected { refusal, facts, is_upgrade, goes_on, past_own_endpoints });
+            return Err(Rejected { refusal, facts, is_upgrade, follows, past_own_endpoints });
         }
     };
     let purpose = if is_upgrade { Purpose::Upgrade } else { Purpose::Plain };

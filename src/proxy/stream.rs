@@ -297,6 +297,15 @@ impl Socket {
         let _ = monoio::time::timeout(LINGER, discard).await;
     }
 
+    /// Ends a connection after an answer that the client waits for before it sends anything more. When nothing that it has sent
+    /// is unread, the close that follows is an orderly end and needs no wait; otherwise as [`linger`](Self::linger).
+    pub(crate) async fn end_waited_for(&self, scratch: &RefCell<Box<[u8]>>) {
+        let unread = self.try_recv(&mut scratch.borrow_mut());
+        if !matches!(unread, Err(Errno::AGAIN) | Ok(0)) {
+            self.linger(scratch).await;
+        }
+    }
+
     /// Makes the coming close a reset (socket(7), `SO_LINGER`).
     pub(crate) fn reset_on_close(&self) {
         if let Some(session) = self.session.get() {

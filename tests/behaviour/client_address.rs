@@ -10,6 +10,7 @@ on_drivers!(
         an_untrusted_peer_speaks_for_itself;
     both:
         the_walk_ends_at_the_first_untrusted_address,
+        forwarded_names_nobody,
         a_trusted_peer_is_believed,
         private_peers_are_trusted_on_request,
         an_explicit_list_wins_over_private_peers,
@@ -85,6 +86,15 @@ const WALKS: &[(&[&str], &str)] = &[
     (&["203.0.113.5, ::ffff:10.0.0.1"], "203.0.113.5"),
     (&["::ffff:203.0.113.5"], "203.0.113.5"),
     (&["203.0.113.5 ,\t10.0.0.1"], "203.0.113.5"),
+    // Neither IPv4, nor in a list for being written like it.
+    (&["203.0.113.5, ::10.0.0.1"], "::a00:1"),
+    (&["203.0.113.5, 64:ff9b::10.0.0.1"], "64:ff9b::a00:1"),
+    // A zone goes with IPv6 alone.
+    (&["203.0.113.5, fe80::1%eth0"], "fe80::1"),
+    (&["203.0.113.5, fd00::1%eth0"], "203.0.113.5"),
+    (&["203.0.113.5, [fe80::1%25eth0]:8080"], "fe80::1"),
+    (&["203.0.113.5, fe80::1%"], "127.0.0.1"),
+    (&["203.0.113.5, 10.0.0.1%eth0"], "127.0.0.1"),
 ];
 
 fn the_walk_ends_at_the_first_untrusted_address(driver: Driver) {
@@ -109,6 +119,21 @@ fn the_walk_ends_at_the_first_untrusted_address(driver: Driver) {
             let plain = |text: &str| text.replace([' ', '\t'], "");
             assert_eq!(plain(&told), plain(&list), "{values:?}");
         }
+    }
+}
+
+/// 9.1 reads `X-Forwarded-For` alone; `Forwarded` goes on as it came.
+fn forwarded_names_nobody(driver: Driver) {
+    let application = willing();
+    let proxy =
+        Setup::new(driver, application.url()).set("server.trusted_proxies", "[127.0.0.1]").start();
+    for value in
+        ["for=203.0.113.9", "for=\"[2001:db8::9]:443\"", "for=\"[fe80::9%eth0]\"", "for=_x"]
+    {
+        let lines = format!("Forwarded: {value}\r\n");
+        let head = seen(&proxy, &application, &get("/", &lines));
+        assert_eq!(head.all("x-real-ip"), ["127.0.0.1"], "{value}");
+        assert_eq!(head.all("forwarded"), [value]);
     }
 }
 

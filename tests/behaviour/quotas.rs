@@ -1,8 +1,11 @@
 //! Section 8.3: never more open tunnels than the quota, and a place is free again however a handshake or tunnel ends.
 
 use rustix::process::Signal;
+use serde_json::json;
 
+use crate::auth_jwt::{Stage, bearer};
 use crate::harness::crowd::{KEYS, ask, ask_at_once, get, upgrade, willing};
+use crate::harness::token::{claims, now};
 use crate::harness::{
     ANSWER_101, ANSWER_LAST, Conn, Driver, Peer, Proxy, Setup, Upstream, eventually,
 };
@@ -15,6 +18,10 @@ on_drivers!(
         handshakes_under_way_hold_a_place,
         each_user_has_a_quota_over_all_addresses,
         plain_requests_need_no_place,
+        a_failed_handshake_gives_its_place_back_before_the_client_knows,
+        a_client_that_leaves_early_gives_its_place_back,
+        a_refusal_by_a_later_step_gives_the_place_back,
+        an_expired_tunnel_gives_its_places_back,
         a_reload_keeps_the_counts,
         a_full_quota_is_told,
 );
@@ -60,8 +67,14 @@ fn take_place(proxy: &Proxy, upstream: &Upstream) -> (Peer, Conn) {
 /// Waits until a handshake gets through to the upstream.
 #[track_caller]
 fn start_handshake(proxy: &Proxy, upstream: &Upstream) -> (Peer, Conn) {
+    start_handshake_of(&upgrade(""), proxy, upstream)
+}
+
+/// The same with this request.
+#[track_caller]
+fn start_handshake_of(request: &[u8], proxy: &Proxy, upstream: &Upstream) -> (Peer, Conn) {
     eventually("the free place", || {
-        let mut client = proxy.sent(&upgrade(""));
+        let mut client = proxy.sent(request);
         let mut conn = eventually("an answer or a handshake", || {
             if let Some(conn) = upstream.try_accept() {
                 return Some(Some(conn));
@@ -135,6 +148,127 @@ fn a_place_comes_free_however_it_was_taken(driver: Driver) {
 fn assert_free_at_once(proxy: &Proxy) {
     let answers: Vec<u16> = (0..5).map(|_| ask(proxy, &upgrade("")).head.status()).collect();
     assert_eq!(answers, [502; 5]);
+}
+
+/// Whoever has read the head of the answer may come again at once: no wait, no second try.
+fn a_failed_handshake_gives_its_place_back_before_the_client_knows(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = with_quota(driver, upstream.url(), 1).set("resilience.timeout", "1s").start();
+    let invalid = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    // The body of the last one is still on its way.
+    let paused = b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000\r\n\r\na part";
+    let mut held = Vec::new();
+    for (answer, status) in [
+        (ANSWER_LAST, 200),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", 401),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", 200),
+        (invalid, 502),
+        (b"nonsense\r\n\r\n", 502),
+        (b"", 504),
+        (paused, 404),
+    ] {
+        let mut client = proxy.sent(&upgrade(""));
+        let mut conn = upstream.accept();
+        conn.read_head();
+        ask(&proxy, &upgrade("")).assert_no_place();
+        conn.send(answer);
+        assert_eq!(client.read_head().status(), status);
+        held.push((client, conn));
+    }
+    let (mut client, mut conn) = (proxy.sent(&upgrade("")), upstream.accept());
+    conn.read_head();
+    conn.send(ANSWER_101);
+    client.open();
+    client.ping(&mut conn, b"the only one");
+}
+
+/// In an orderly way, by a reset, and after more frames than are held.
+fn a_client_that_leaves_early_gives_its_place_back(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = with_quota(driver, upstream.url(), 1).set("resilience.timeout", "60s").start();
+    // An end that waits behind more than the proxy's socket takes cannot be seen by anybody; a reset can.
+    for (frames, is_last) in [(0, false), (10, false), (100_000, false), (1_000_000, true)] {
+        for is_orderly in [true, false].into_iter().skip(usize::from(is_last)) {
+            let (mut client, mut conn) = start_handshake(&proxy, &upstream);
+            ask(&proxy, &upgrade("")).assert_no_place();
+            let quiet = std::time::Duration::from_millis(100);
+            client.send_until_blocked(quiet, frames, |_| vec![0xAA; frames]);
+            if is_orderly {
+                drop(client);
+            } else {
+                client.reset();
+            }
+            conn.expect_end();
+            drop(take_place(&proxy, &upstream));
+        }
+    }
+    let abandoned = [("result", "abandoned")];
+    proxy.wait_metric("vibewarden_websocket_upgrades_total", &abandoned, 7.0);
+}
+
+/// 5.1: steps 8 to 10 come after the place of the address, and the place of the user is the last.
+fn a_refusal_by_a_later_step_gives_the_place_back(driver: Driver) {
+    let application = willing();
+    let proxy = with_quota(driver, application.url(), 2)
+        .set("websocket.max_per_user", "1")
+        .set("websocket.allowed_origins", "[\"https://good.test\"]")
+        .set("rate_limit.enabled", "true")
+        .set("rate_limit.per_user.requests_per_second", "0")
+        .set("rate_limit.per_user.burst", "9")
+        .set("auth.mode", "api-key")
+        .set("auth.api_key.keys", KEYS)
+        .start();
+    let by = |key: &str| upgrade(&format!("X-API-Key: {key}\r\n"));
+    let foreign = upgrade("X-API-Key: alice-key\r\nOrigin: https://evil.test\r\n");
+    let alice = ask(&proxy, &by("alice-key"));
+    assert!(alice.passed());
+    for _ in 0..3 {
+        assert_eq!(ask(&proxy, &foreign).head.status(), 403);
+        assert_eq!(ask(&proxy, &by("guess")).head.status(), 401);
+        ask(&proxy, &by("alice-key")).assert_no_place();
+    }
+    // The second place of the address was taken nine times and is still there.
+    let bob = ask(&proxy, &by("bob-key"));
+    assert!(bob.passed());
+    drop((alice, bob));
+    proxy.wait_metric("vibewarden_websocket_active", &[], 0.0);
+    // Without tokens the user's bucket refuses before his quota; what the address's gave comes back.
+    let mut last = 0;
+    eventually("no token of the user is left", || {
+        let answer = ask(&proxy, &by("alice-key"));
+        last = answer.head.status();
+        (last == 429 && answer.head.one("retry-after").is_some()).then_some(())
+    });
+    for _ in 0..3 {
+        ask(&proxy, &by("alice-key")).assert_no_token();
+    }
+    eventually("a place", || ask(&proxy, &by("bob-key")).passed().then_some(()));
+}
+
+/// 10.7 and 8.3 together.
+fn an_expired_tunnel_gives_its_places_back(driver: Driver) {
+    let stage = Stage::new(driver, |setup| {
+        setup
+            .set("websocket.close_on_expiry", "true")
+            .set("websocket.max_per_ip", "1")
+            .set("websocket.max_per_user", "1")
+    });
+    let proxy = &stage.guarded.proxy;
+    let soon = stage.rsa.token(&claims(json!({"exp": now() + 1})));
+    let open = |token: &str| {
+        let request = upgrade(&bearer(token));
+        let (mut client, mut conn) = start_handshake_of(&request, proxy, &stage.guarded.upstream);
+        conn.send(ANSWER_101);
+        client.open();
+        (client, conn)
+    };
+    let (mut client, mut conn) = open(&soon);
+    ask(proxy, &upgrade(&bearer(&stage.good()))).assert_no_place();
+    client.expect_end();
+    conn.expect_end();
+    let (mut client, mut conn) = open(&stage.good());
+    client.ping(&mut conn, b"the only one");
+    ask(proxy, &upgrade(&bearer(&stage.good()))).assert_no_place();
 }
 
 fn handshakes_under_way_hold_a_place(driver: Driver) {

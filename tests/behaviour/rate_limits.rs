@@ -253,6 +253,12 @@ fn spellings_of_an_address_share_a_bucket(driver: Driver) {
             "[2001:db8::1]:443",
             "[2001:db8::2]",
         ],
+        // The zone says something on the machine that wrote it alone.
+        &["fe80::1", "fe80::1%eth0", "FE80::0001%1", "[fe80::1%25eth0]:443"],
+        // 8.1 makes IPv4 of mapped addresses and of no others: translated and compatible ones are IPv6, by their network.
+        &["64:ff9b::192.0.2.1", "64:ff9b::c000:201", "64:FF9B:0:0::198.51.100.2"],
+        &["::192.0.2.1", "::c000:201", "0:0:0:0:0:0:192.0.2.1"],
+        &["192.0.2.77", "::ffff:192.0.2.77", "0:0:0:0:0:ffff:c000:24d"],
     ] {
         assert!(ask(&proxy, &get("/", &from(same[0]))).passed(), "{same:?}");
         for other in same {
