@@ -75,7 +75,7 @@ impl Credentials {
             }),
             Check::Token { new } => {
                 let issuer = Issuer::new()?;
-                fs::write(dir.join(PUBLIC_KEY_FILE), issuer.pem()?)
+                fs::write(dir.join(PUBLIC_KEY_FILE), issuer.public_key()?)
                     .doing("write of the public key")?;
                 serve(issuer.key_set())?;
                 let good = if new {
@@ -133,17 +133,22 @@ impl Issuer {
     }
 
     /// The public key as `SubjectPublicKeyInfo` (RFC 7468 section 13).
-    fn pem(&self) -> Result<String, Failure> {
+    fn public_key(&self) -> Result<String, Failure> {
         let der = self
             .pair
             .public_key()
             .as_der()
             .map_err(io::Error::other)
             .doing("encoding of the public key")?;
-        let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-        Ok(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
+        Ok(pem("PUBLIC KEY", der.as_ref()))
     }
+}
+
+/// The textual encoding of RFC 7468.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// Answers every request with the key set, on a thread that ends with the sample.

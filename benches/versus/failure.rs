@@ -28,6 +28,13 @@ pub(crate) enum Failure {
         /// What came instead, its start.
         start: String,
     },
+    /// A TLS handshake was not what it had to be: full, or resumed.
+    Tls {
+        /// What it had to be.
+        due: String,
+        /// What it was, and the protocol that was agreed on.
+        got: String,
+    },
     /// Bytes arrived that were not sent, or in another order.
     Corrupt {
         /// On which kind of connection.
@@ -80,6 +87,7 @@ impl fmt::Display for Failure {
             Self::Handshake { answer } => write!(out, "no valid 101: {answer:?}"),
             Self::Refusal { answer } => write!(out, "not refused as it should: {answer:?}"),
             Self::Answer { start } => write!(out, "not the 200 asked for: {start:?}"),
+            Self::Tls { due, got } => write!(out, "a TLS handshake was {got}, due was {due}"),
             Self::Corrupt { kind, at } => write!(out, "wrong bytes on {kind} at {at}"),
             Self::Ended { kind } => write!(out, "{kind} ended by itself"),
             Self::Late { waiting_for } => write!(out, "waited too long for {waiting_for}"),

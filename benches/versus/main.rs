@@ -4,6 +4,7 @@
 //! The program starts itself again for each sample, inside a fresh network namespace (`report` → `sample`), and as the bare relay.
 
 mod account;
+mod certificate;
 mod credentials;
 mod failure;
 mod load;

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use crate::certificate::{CHAIN_AND_KEY_FILE, CHAIN_FILE, KEY_FILE};
 use crate::credentials::{AUDIENCE, ISSUER, KEY, KEYS_PORT, PUBLIC_KEY_FILE, key_hash};
 use crate::rows::{Check, Work};
 use crate::sessions::SESSIONS_PORT;
 
 mod checks;
+mod tls;
 
 /// Which part a peer plays in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) struct Peer {
     pub(crate) program: &'static str,
     /// Prints the version.
     pub(crate) version: &'static [&'static str],
+    /// Prints which OpenSSL it runs with; empty for a peer with another library.
+    pub(crate) openssl: &'static [&'static str],
     /// Command line; `{{...}}` as in the configuration.
     pub(crate) arguments: &'static [&'static str],
     pub(crate) environment: Settings,
@@ -41,6 +45,10 @@ pub(crate) struct Peer {
     log_off: Settings,
     /// `None`: writes no access log.
     log_on: Option<Settings>,
+    /// What the configuration says without TLS.
+    tls_off: Settings,
+    /// What it says with TLS; `None` for a peer without it.
+    tls_on: Option<Settings>,
     /// What each check that it can do puts into the configuration.
     checks: fn(Check) -> Option<Settings>,
 }
@@ -62,12 +70,15 @@ const NGINX: Peer = Peer {
     part: Part::Rival,
     program: "nginx",
     version: &["-v"],
+    openssl: &["-V"],
     arguments: &["-p", "{{dir}}", "-c", "{{config}}"],
     environment: &[],
     config: Some(("nginx.conf", include_str!("peers/nginx.conf"))),
     settings: &[("buffers", "")],
     log_off: &[("access_log", "access_log off;")],
     log_on: Some(&[("access_log", "access_log {{dir}}/access.log;")]),
+    tls_off: &[("tls_listen", ""), ("tls", "")],
+    tls_on: Some(tls::NGINX),
     checks: checks::nginx,
 };
 
@@ -76,6 +87,7 @@ const HAPROXY: Peer = Peer {
     part: Part::Rival,
     program: "haproxy",
     version: &["-v"],
+    openssl: &["-vv"],
     arguments: &["-db", "-f", "{{config}}"],
     environment: &[],
     config: Some(("haproxy.cfg", include_str!("peers/haproxy.cfg"))),
@@ -85,6 +97,8 @@ const HAPROXY: Peer = Peer {
         ("log_target", "log stdout format raw local0 info"),
         ("access_log", "log global\n    option httplog"),
     ]),
+    tls_off: &[("tls_global", ""), ("tls_bind", "")],
+    tls_on: Some(tls::HAPROXY),
     checks: checks::haproxy,
 };
 
@@ -93,12 +107,15 @@ const OWN: Peer = Peer {
     part: Part::Own,
     program: "",
     version: &["--version"],
+    openssl: &[],
     arguments: &["serve", "--config", "{{config}}"],
     environment: &[],
     config: Some(("vibewarden.yaml", include_str!("peers/vibewarden.yaml"))),
     settings: &[("driver", "io_uring")],
     log_off: &[("access_log", "false")],
     log_on: Some(&[("access_log", "true")]),
+    tls_off: &[("tls", "tls:\n  enabled: false")],
+    tls_on: Some(tls::OWN),
     checks: checks::own,
 };
 
@@ -111,12 +128,15 @@ pub(crate) const PEERS: [Peer; 10] = [
         part: Part::Floor,
         program: "",
         version: &[],
+        openssl: &[],
         arguments: &["relay", "{{port}}", "{{upstream_port}}"],
         environment: &[],
         config: None,
         settings: &[],
         log_off: &[],
         log_on: None,
+        tls_off: &[],
+        tls_on: None,
         checks: checks::none,
     },
     NGINX,
@@ -141,6 +161,7 @@ pub(crate) const PEERS: [Peer; 10] = [
         part: Part::Rival,
         program: "caddy",
         version: &["version"],
+        openssl: &[],
         arguments: &["run", "--adapter", "caddyfile", "--config", "{{config}}"],
         environment: &[
             ("GOMAXPROCS", "1"),
@@ -152,6 +173,8 @@ pub(crate) const PEERS: [Peer; 10] = [
         settings: &[],
         log_off: &[("access_log", "")],
         log_on: Some(&[("access_log", "log {\n\t\toutput file {{dir}}/access.log\n\t}")]),
+        tls_off: &[("tls", "")],
+        tls_on: Some(tls::CADDY),
         checks: checks::none,
     },
     Peer {
@@ -159,6 +182,7 @@ pub(crate) const PEERS: [Peer; 10] = [
         part: Part::Rival,
         program: "envoy",
         version: &["--version"],
+        openssl: &[],
         arguments: &[
             "--concurrency",
             "1",
@@ -176,28 +200,32 @@ pub(crate) const PEERS: [Peer; 10] = [
             "access_log",
             "access_log: [{ name: file, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {{dir}}/access.log } }]",
         )]),
+        tls_off: &[("tls", "")],
+        tls_on: Some(tls::ENVOY),
         checks: checks::none,
     },
 ];
 
 impl Peer {
-    /// Whether it has what the work needs: an access log, a check.
+    /// Whether it has what the work needs: an access log, TLS, a check.
     pub(crate) fn can_do(&self, work: Work) -> bool {
-        (self.log_on.is_some() || !work.access_log()) && (self.checks)(work.check()).is_some()
+        (self.log_on.is_some() || !work.access_log())
+            && (self.tls_on.is_some() || !work.tls())
+            && (self.checks)(work.check()).is_some()
     }
 
     /// Puts the place and the peer's own settings into a text.
     pub(crate) fn fill(&self, text: &str, place: &Place<'_>) -> String {
         let log = if place.work.access_log() { self.log_on.unwrap_or(&[]) } else { self.log_off };
+        let tls = if place.work.tls() { self.tls_on.unwrap_or(&[]) } else { self.tls_off };
         let mut text = text.to_owned();
         let check = (self.checks)(place.work.check()).unwrap_or(&[]);
-        for (name, value) in self.settings.iter().chain(log).chain(check) {
+        for (name, value) in self.settings.iter().chain(log).chain(tls).chain(check) {
             text = text.replace(&format!("{{{{{name}}}}}"), value);
         }
         let dir = place.dir.display().to_string();
-        let config = self
-            .config
-            .map_or_else(String::new, |(file, _)| place.dir.join(file).display().to_string());
+        let file = |name: &str| place.dir.join(name).display().to_string();
+        let config = self.config.map_or_else(String::new, |(name, _)| file(name));
         let of_place = [
             ("config", config),
             ("dir", dir),
@@ -212,7 +240,10 @@ impl Peer {
             ("audience", AUDIENCE.to_owned()),
             ("key_set", format!("http://127.0.0.1:{KEYS_PORT}/keys")),
             ("sessions", format!("127.0.0.1:{SESSIONS_PORT}")),
-            ("public_key", place.dir.join(PUBLIC_KEY_FILE).display().to_string()),
+            ("public_key", file(PUBLIC_KEY_FILE)),
+            ("chain", file(CHAIN_FILE)),
+            ("chain_key", file(KEY_FILE)),
+            ("chain_and_key", file(CHAIN_AND_KEY_FILE)),
             ("upstream", format!("127.0.0.1:{}", place.upstream_port)),
         ];
         for (name, value) in of_place {

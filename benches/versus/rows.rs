@@ -54,6 +54,13 @@ pub(crate) enum Work {
     },
     /// Few small messages, alone and beside a bulk tunnel.
     Latency,
+    /// The same over TLS from the client to the proxy.
+    Tls {
+        /// Every counted handshake resumes a session, else none does.
+        resumed: bool,
+        /// What is done.
+        work: &'static Work,
+    },
 }
 
 /// A row: its name on the command line, its heading, its work.
@@ -90,8 +97,16 @@ const fn checked(name: &'static str, heading: &'static str, check: Check) -> Row
     Row { name, heading, work: Work::Handshake { close: Close::Reset, access_log, check } }
 }
 
+const fn over_tls(name: &'static str, heading: &'static str, work: &'static Work) -> Row {
+    Row { name, heading, work: Work::Tls { resumed: false, work } }
+}
+
+/// What the rows of TLS handshakes do: the same as `handshake`.
+const UPGRADE: Work =
+    Work::Handshake { close: Close::Reset, access_log: false, check: Check::None };
+
 /// All rows in the order of the report.
-pub(crate) const ROWS: [Row; 20] = [
+pub(crate) const ROWS: [Row; 26] = [
     Row {
         name: "handshake",
         heading: "Handshakes: accept, connect, 101, reset by the client; 64 at a time",
@@ -160,6 +175,28 @@ pub(crate) const ROWS: [Row; 20] = [
         heading: "Small messages (8 tunnels, 64 B) alone and beside one bulk tunnel",
         work: Work::Latency,
     },
+    over_tls(
+        "tls-handshake",
+        "TLS 1.3: full handshake, 101, reset by the client; 64 at a time",
+        &UPGRADE,
+    ),
+    Row {
+        name: "tls-resumed",
+        heading: "TLS 1.3: handshake that resumes a session by its ticket, 101, reset by the client; 64 at a time",
+        work: Work::Tls { resumed: true, work: &UPGRADE },
+    },
+    over_tls("tls-echo", "Echo over TLS: 64 tunnels, 64 B out and back", &Work::Echo),
+    over_tls(
+        "tls-bulk-down-1",
+        "Bulk over TLS upstream → client, 1 tunnel",
+        &Work::Bulk { to_client: true, tunnels: 1 },
+    ),
+    over_tls(
+        "tls-bulk-up-1",
+        "Bulk over TLS client → upstream, 1 tunnel",
+        &Work::Bulk { to_client: false, tunnels: 1 },
+    ),
+    over_tls("tls-idle", "Memory of idle tunnels over TLS, each used for one echo", &Work::Idle),
 ];
 
 impl Work {
@@ -168,13 +205,23 @@ impl Work {
         match self {
             Self::Handshake { check, .. } => check,
             Self::Storm => Check::Storm,
+            Self::Tls { work, .. } => work.check(),
             _ => Check::None,
         }
     }
 
     /// Whether the proxy writes an access log.
     pub(crate) fn access_log(self) -> bool {
-        matches!(self, Self::Handshake { access_log: true, .. })
+        match self {
+            Self::Handshake { access_log, .. } => access_log,
+            Self::Tls { work, .. } => work.access_log(),
+            _ => false,
+        }
+    }
+
+    /// Whether clients speak TLS.
+    pub(crate) fn tls(self) -> bool {
+        matches!(self, Self::Tls { .. })
     }
 
     /// The figures that a sample of this work has, most important first.
@@ -216,6 +263,12 @@ impl Work {
                 figure("resident_bytes", "resident B per tunnel", false, 0),
                 figure("start_kb", "anonymous kB at start", false, 0),
             ],
+            Self::Tls { work: work @ Self::Handshake { .. }, .. } => {
+                let mut figures = work.figures();
+                figures.insert(2, figure("per_cpu_second", "per CPU-second", false, 0));
+                figures
+            }
+            Self::Tls { work, .. } => work.figures(),
             Self::Latency => vec![
                 figure("p99_beside_us", "p99 µs beside bulk", true, 0),
                 figure("p99_alone_us", "p99 µs alone", true, 0),

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustls::HandshakeKind;
 
 use crate::account::{self, Cpu};
+use crate::certificate;
 use crate::credentials::Credentials;
 use crate::failure::{Doing as _, Failure};
 use crate::load::head::{self, Application};
-use crate::load::{Close, Counts, Load, Purpose, loopback};
+use crate::load::{Close, Counts, Load, Purpose, loopback, tls};
 use crate::peers::{Peer, Place};
 use crate::rows::{Check, Work};
 
@@ -106,6 +108,9 @@ pub(crate) fn take(
     let mut load = Load::new(loopback(UPSTREAM_PORT), loopback(PROXY_PORT))?;
     let credentials = Credentials::prepare(work.check(), begun_max(work, extent), dir)?;
     load.fields = credentials.good;
+    if let Work::Tls { resumed, .. } = work {
+        load.tls = Some(tls::Terms::new(certificate::make(dir)?, resumed)?);
+    }
     let place = Place { dir, port: PROXY_PORT, upstream_port: UPSTREAM_PORT, work };
     let mut proxy = Proxy::start(peer, extent, &place)?;
     if let Some(wrong) = credentials.wrong {
@@ -209,6 +214,14 @@ impl Proxy {
             Work::Requests { answer_bytes } => self.requests(load, answer_bytes, time),
             Work::Idle => self.idle(load, extent.tunnels),
             Work::Latency => latency(load, time),
+            Work::Tls { resumed, work } => {
+                if resumed {
+                    take_tickets(load)?;
+                }
+                // Each costs several times as much; a quarter has as many ticks of user CPU.
+                let handshakes = extent.handshakes / 4;
+                self.work(*work, &Extent { handshakes, ..extent.clone() }, load)
+            }
         }
     }
 
@@ -243,7 +256,10 @@ impl Proxy {
             });
         }
         let mut figures = measured.per(opened, 1e3, "us");
-        figures.insert("per_second".to_owned(), opened / measured.wall.as_secs_f64());
+        figures.extend([
+            ("per_second".to_owned(), opened / measured.wall.as_secs_f64()),
+            ("per_cpu_second".to_owned(), opened * 1e9 / float(measured.cpu.scheduled_ns)),
+        ]);
         Ok(figures)
     }
 
@@ -433,6 +449,18 @@ fn latency(load: &mut Load, time: Duration) -> Result<Figures, Failure> {
     figures.insert("p99_growth".to_owned(), figures["p99_beside_us"] / figures["p99_alone_us"]);
     finish_bulk(load)?;
     Ok(figures)
+}
+
+/// Shakes hands in full until each client has a ticket; from then on every session must be resumed.
+fn take_tickets(load: &mut Load) -> Result<(), Failure> {
+    for _ in 0..OPENING {
+        load.open(Purpose::Handshake(Close::Reset))?;
+    }
+    load.run_until("the first tickets", PATIENCE, |counts| counts.closed == OPENING)?;
+    if let Some(terms) = &mut load.tls {
+        terms.due = HandshakeKind::Resumed;
+    }
+    Ok(())
 }
 
 /// Opens tunnels and waits for all of their 101s.

@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::head::{self, Application};
 use super::plain::{Answer, Client};
-use super::{Close, Load, Purpose};
+use super::{Close, Load, Purpose, tls};
 use crate::failure::{Doing as _, Failure};
 
 /// Size of an echoed message.
@@ -35,6 +35,8 @@ pub(super) enum Role {
     PlainConnecting(u64),
     /// Client: a plain request and its answer.
     Client(Client),
+    /// Client: any of this over TLS.
+    Tls(Box<tls::Client>),
     /// Application: what has come of the request's head.
     Asked {
         head: Vec<u8>,
@@ -60,7 +62,11 @@ pub(super) enum Next {
 impl End {
     /// Whether its work can be long.
     pub(super) fn is_bulk(&self) -> bool {
-        matches!(self.role, Role::Source(_) | Role::Sink(_))
+        match &self.role {
+            Role::Source(_) | Role::Sink(_) => true,
+            Role::Tls(client) => client.is_bulk(),
+            _ => false,
+        }
     }
 }
 
@@ -74,6 +80,7 @@ impl Role {
                 | Self::EchoClient(_)
                 | Self::PlainConnecting(_)
                 | Self::Client(_)
+                | Self::Tls(_)
         )
     }
 }
@@ -89,24 +96,29 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    fn new(slot: usize) -> Self {
+    pub(super) fn new(slot: usize) -> Self {
         let mut message = [0xA5; MESSAGE_BYTES];
         message[..8].copy_from_slice(&(slot as u64).to_le_bytes());
         Self { message, number: 0, echoed_bytes: 0, sent_at: Instant::now(), waiting: false }
     }
 
-    /// Sends the next message; each is different.
+    /// Sends the next message.
     pub(super) fn begin(&mut self, socket: &OwnedFd) -> Result<(), Failure> {
+        send_all(socket, self.next(), "send of a message")
+    }
+
+    /// The next message, to be sent now; each is different.
+    pub(super) fn next(&mut self) -> &[u8] {
         self.number += 1;
         self.message[8..16].copy_from_slice(&self.number.to_le_bytes());
         self.echoed_bytes = 0;
         self.waiting = true;
         self.sent_at = Instant::now();
-        send_all(socket, &self.message, "send of a message")
+        &self.message
     }
 
     /// Takes bytes of the echo; the time since sending once it is complete.
-    fn take(&mut self, received: &[u8]) -> Result<Option<Duration>, Failure> {
+    pub(super) fn take(&mut self, received: &[u8]) -> Result<Option<Duration>, Failure> {
         let to = self.echoed_bytes + received.len();
         if !self.waiting || self.message.get(self.echoed_bytes..to) != Some(received) {
             return Err(Failure::Corrupt { kind: "an echo tunnel", at: self.number });
@@ -134,6 +146,7 @@ impl Load {
             Role::EchoClient(exchange) => self.take_echo(&socket, exchange)?,
             Role::PlainConnecting(answer_bytes) => self.begin_plain(slot, &socket, answer_bytes)?,
             Role::Client(client) => self.take_answer(&socket, client)?,
+            Role::Tls(client) => self.advance_tls(slot, &socket, *client)?,
             Role::Asked { head, used_before } => self.grant(slot, &socket, head, used_before)?,
             Role::Answering(answer) => self.send_answer(slot, &socket, answer)?,
             Role::EchoServer => self.echo(&socket)?,
@@ -152,9 +165,12 @@ impl Load {
         Ok(())
     }
 
-    /// Client: connected, so the request goes out.
+    /// Client: connected, so the request goes out, or TLS begins.
     fn ask(&mut self, slot: usize, socket: &OwnedFd, purpose: Purpose) -> Result<Next, Failure> {
         sockopt::socket_error(socket).doing("SO_ERROR")?.doing("connect to the proxy")?;
+        if let Some(terms) = &self.tls {
+            return self.begin_tls(slot, socket, terms, purpose);
+        }
         let request = head::request(purpose.application(), &self.fields.next()?);
         send_all(socket, request.as_bytes(), "send of a request")?;
         self.watch(slot, socket, EventFlags::IN)?;
@@ -339,7 +355,7 @@ pub(super) fn send_all(socket: &OwnedFd, bytes: &[u8], doing: &'static str) -> R
     }
 }
 
-fn no_101(head: &[u8]) -> Failure {
+pub(super) fn no_101(head: &[u8]) -> Failure {
     Failure::Handshake {
         answer: String::from_utf8_lossy(&head[..head.len().min(200)]).into_owned(),
     }

@@ -5,6 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
+use crate::certificate::HOST;
+
 /// Key that every client sends; the example of RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// What RFC 6455 section 1.3 says must answer [`KEY`].
@@ -39,13 +41,13 @@ impl Application {
 pub(crate) fn request(application: Application, lines: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\n\
-         Host: chat.example.com\r\n\
+         Host: {HOST}\r\n\
          Connection: Upgrade\r\n\
          Pragma: no-cache\r\n\
          Cache-Control: no-cache\r\n\
          User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\r\n\
          Upgrade: websocket\r\n\
-         Origin: https://chat.example.com\r\n\
+         Origin: https://{HOST}\r\n\
          Sec-WebSocket-Version: 13\r\n\
          Accept-Encoding: gzip, deflate, br, zstd\r\n\
          Accept-Language: en-GB,en;q=0.9\r\n\

@@ -7,6 +7,7 @@ pub(crate) mod head;
 mod pattern;
 mod plain;
 mod refusal;
+pub(crate) mod tls;
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -94,7 +95,7 @@ pub(crate) struct Counts {
     pub(crate) upstreams_used: u64,
     /// Whole answers that clients got as they asked for.
     pub(crate) answers: u64,
-    /// Bytes of the pattern given to the kernel.
+    /// Bytes of the pattern given to the kernel, or to TLS.
     pub(crate) sourced_bytes: u64,
     /// Bytes of the pattern taken from the kernel.
     pub(crate) sunk_bytes: u64,
@@ -154,6 +155,8 @@ pub(crate) struct Load {
     times: Vec<Duration>,
     /// What clients add to their upgrade requests.
     pub(crate) fields: Fields,
+    /// How clients that open tunnels speak TLS; `None`: they do not.
+    pub(crate) tls: Option<tls::Terms>,
     /// What the ends do next.
     pub(crate) orders: Orders,
 }
@@ -179,6 +182,7 @@ impl Load {
             counts: Counts::default(),
             times: Vec::new(),
             fields: Fields::Same(String::new()),
+            tls: None,
             orders: Orders {
                 reopen: false,
                 ping: false,
@@ -224,11 +228,13 @@ impl Load {
     pub(crate) fn ping_all(&mut self) -> Result<u64, Failure> {
         let mut sent = 0;
         for end in self.ends.iter_mut().flatten() {
-            if let Role::EchoClient(exchange) = &mut end.role
-                && !exchange.waiting
-            {
-                exchange.begin(&end.socket)?;
-                sent += 1;
+            match &mut end.role {
+                Role::EchoClient(exchange) if !exchange.waiting => {
+                    exchange.begin(&end.socket)?;
+                    sent += 1;
+                }
+                Role::Tls(client) => sent += u64::from(client.ping(&end.socket)?),
+                _ => {}
             }
         }
         Ok(sent)

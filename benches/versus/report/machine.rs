@@ -30,16 +30,32 @@ pub(super) fn version(peer: &Peer, extent: &Extent) -> Option<String> {
     }
     let program =
         if peer.part == Part::Own { extent.vibewarden.as_os_str() } else { peer.program.as_ref() };
-    let output = Command::new(program).args(peer.version).output().ok()?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
+    let said = |arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        let text = [output.stdout, output.stderr].concat();
+        Some(String::from_utf8_lossy(&text).into_owned())
+    };
+    let text = said(peer.version)?;
     // HAProxy adds where to read about known bugs.
     let line =
         text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("prints no version");
     let line = line.split(" - http").next().unwrap_or(line);
     // Envoy begins with its own path.
     let (path, rest) = line.split_once(' ').unwrap_or(("", line));
-    Some(if path.contains('/') { rest.trim() } else { line }.to_owned())
+    let version = if path.contains('/') { rest.trim() } else { line };
+    let library = if peer.openssl.is_empty() { None } else { said(peer.openssl) };
+    Some(match library.as_deref().and_then(openssl) {
+        Some(openssl) => format!("{version}, {openssl}"),
+        None => version.to_owned(),
+    })
+}
+
+/// The OpenSSL that a program runs with, which it names after the one it was built with.
+fn openssl(text: &str) -> Option<&str> {
+    const NAME: &str = "OpenSSL ";
+    let mut named = text.rmatch_indices(NAME).map(|(at, _)| text.split_at(at).1);
+    let last = named.find(|text| text[NAME.len()..].starts_with(|it: char| it.is_ascii_digit()))?;
+    last.split(['\n', ')']).next()
 }
 
 /// The head of the report.

@@ -25,7 +25,7 @@ const SET_UP: &str = "ip link set lo up \
 /// What is compared.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Comparison {
-    /// Rows to run, by the beginning of their names: handshake,storm,echo,bulk,bulk-down,http,idle,latency
+    /// Rows to run, by the beginning of their names: handshake,storm,echo,bulk,bulk-down,http,idle,latency,tls
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers to run; all that are installed when not given
