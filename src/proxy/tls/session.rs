@@ -175,6 +175,11 @@ impl Session {
         self.has_ended || !self.plaintext.is_empty()
     }
 
+    /// What is kept with the session beyond itself.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.incomplete.capacity() + self.plaintext.capacity() + self.unsent.capacity()
+    }
+
     /// Receives plaintext: 0 is the end of input, `EAGAIN` nothing yet, `ECONNRESET` an end without `close_notify`, `EPROTO` a
     /// breach of the protocol.
     pub(crate) fn receive(
