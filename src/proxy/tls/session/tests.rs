@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustls::client::ClientConnection;
-use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::ServerConfig;
+use rustls::{SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
 use super::super::oracle::client::{self, Clients, Greeting, Input, Trick};
 use super::{
@@ -78,7 +80,11 @@ impl Pair {
     }
 
     fn connected(greeting: Greeting) -> Self {
-        let mut pair = Self::new(greeting, offered());
+        Self::connected_to(greeting, offered())
+    }
+
+    fn connected_to(greeting: Greeting, config: Arc<ServerConfig>) -> Self {
+        let mut pair = Self::new(greeting, config);
         pair.client_sends();
         assert_eq!(pair.session.handshake(&mut pair.wire), Ok(Handshake::WantsBytes));
         pair.client_takes();
@@ -358,6 +364,69 @@ fn plain_http_is_recognised_and_not_answered() {
             assert!(wire.sent.is_empty() && session.has_begun());
         }
     }
+}
+
+/// Keys that are good for a few records only, as all are for some number of them.
+fn short_lived_keys() -> Arc<ServerConfig> {
+    let limited = |common: &CipherSuiteCommon| CipherSuiteCommon {
+        suite: common.suite,
+        hash_provider: common.hash_provider,
+        confidentiality_limit: 20,
+    };
+    let tls13 = cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+    let tls13 = Tls13CipherSuite { common: limited(&tls13.common), ..*tls13 };
+    let SupportedCipherSuite::Tls12(tls12) = cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+    else {
+        unreachable!("it is a suite of TLS 1.2")
+    };
+    let tls12 = Tls12CipherSuite { common: limited(&tls12.common), ..*tls12 };
+    let cipher_suites = vec![
+        SupportedCipherSuite::Tls13(Box::leak(Box::new(tls13))),
+        SupportedCipherSuite::Tls12(Box::leak(Box::new(tls12))),
+    ];
+    let provider = CryptoProvider { cipher_suites, ..default_provider() };
+    let offered = offered();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&offered.cert_resolver));
+    Arc::new(config)
+}
+
+#[test]
+fn keys_are_renewed_before_they_are_worn_out() {
+    let mut pair = Pair::connected_to(TLS13, short_lived_keys());
+    for round in 0..100 {
+        let content = vec![7; if round % 2 == 0 { 1 } else { SEND_BYTES }];
+        pair.wire.room = if round % 3 == 0 { 10 } else { usize::MAX };
+        if pair.send(&content) == Err(Errno::AGAIN) {
+            pair.wire.room = usize::MAX;
+            assert_eq!(pair.send(&content), Ok(content.len()));
+        }
+        pair.client_takes();
+        assert_eq!(pair.input, Input::Open);
+        pair.client_writes(b"a");
+        assert_eq!(pair.receive(), Ok(b"a".to_vec()));
+    }
+    assert_eq!(pair.content.len(), 50 * (1 + SEND_BYTES));
+    assert_eq!(pair.session.held_bytes(), 0);
+}
+
+/// TLS 1.2 has no other keys.
+#[test]
+fn worn_out_keys_end_tls12() {
+    let mut pair = Pair::connected_to(TLS12, short_lived_keys());
+    let mut sent = 0;
+    let failure = loop {
+        match pair.send(b"a") {
+            Ok(bytes) => sent += bytes,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((failure, pair.send(b"a")), (Errno::PROTO, Err(Errno::PROTO)));
+    pair.client_takes();
+    assert!(sent > 10 && pair.content.len() == sent);
 }
 
 /// As long as clients accept.
