@@ -491,8 +491,9 @@ impl Play {
         let ended = self.session.end(&mut self.wire);
         match ended {
             Ok(()) => {
-                let is_quiet = self.wire.sent.len() == before;
-                check(is_quiet || !self.is_abandoned, "a lost connection says more")
+                // An alert may still wait.
+                let may_speak = !self.is_abandoned || self.failure.is_some();
+                check(may_speak || self.wire.sent.len() == before, "a lost connection says more")
             }
             Err(Errno::AGAIN) => check(self.wire.room == 0, "there was room for the end"),
             Err(error) => check(self.failure.is_some(), &format!("the end failed: {error}")),
