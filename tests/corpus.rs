@@ -18,6 +18,9 @@ const CONFIG_MUTATIONS: u64 = 2_000;
 /// Mutations of the bytes of a connection, each of which is served three times.
 const STREAM_MUTATIONS: u64 = 2_000;
 
+/// Mutations of a script of a TLS connection, each with a handshake or two.
+const TLS_MUTATIONS: u64 = 2_000;
+
 /// Pieces that turn one meaning into another.
 const PIECES: &[&[u8]] = &[
     b"\r\n",
@@ -108,6 +111,11 @@ fn proxy_headers() {
 #[test]
 fn request_streams() {
     check("request_stream", 60, STREAM_MUTATIONS, proxy::oracle::request_stream);
+}
+
+#[test]
+fn tls_streams() {
+    check("tls_stream", 15, TLS_MUTATIONS, proxy::oracle::tls_stream);
 }
 
 #[test]

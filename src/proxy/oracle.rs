@@ -7,6 +7,8 @@
 
 use std::cell::RefCell;
 
+pub use super::tls::oracle::tls_stream;
+
 use client::Pieces;
 use plan::{Plan, plan};
 use stage::Stage;

@@ -1,5 +1,6 @@
 //! TLS at the door: the handshake of a client connection, within the time that its first request head has.
 
+pub(crate) mod oracle;
 mod session;
 
 use std::cell::RefCell;

@@ -82,6 +82,8 @@ pub(crate) struct Session {
     unsent_content_bytes: usize,
     /// `close_notify` has come.
     has_ended: bool,
+    /// Why nothing more will come; rustls is not asked again.
+    failure: Option<Errno>,
     /// `close_notify` is sent or on its way.
     is_ending: bool,
     beginning: Beginning,
@@ -134,6 +136,7 @@ impl Session {
             unsent: Vec::new(),
             unsent_content_bytes: 0,
             has_ended: false,
+            failure: None,
             is_ending: false,
             beginning: Beginning::Nothing,
         })
@@ -154,7 +157,6 @@ impl Session {
                 Err(error) => return Err(error),
             }
             match self.pull(carrier, &mut []) {
-                Ok(_) if self.has_ended => return Err(Errno::CONNRESET),
                 Ok(_) => {}
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsBytes),
                 Err(_) if self.beginning == Beginning::PlainHttp => {
@@ -172,11 +174,16 @@ impl Session {
 
     /// Whether `receive` has something to say without the socket.
     pub(crate) fn is_ready(&self) -> bool {
-        self.has_ended || !self.plaintext.is_empty()
+        self.has_ended || self.failure.is_some() || !self.plaintext.is_empty()
+    }
+
+    /// What is kept with the session beyond itself.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.incomplete.capacity() + self.plaintext.capacity() + self.unsent.capacity()
     }
 
     /// Receives plaintext: 0 is the end of input, `EAGAIN` nothing yet, `ECONNRESET` an end without `close_notify`, `EPROTO` a
-    /// breach of the protocol.
+    /// breach of the protocol. An error comes after all that came whole before it, and stays.
     pub(crate) fn receive(
         &mut self,
         carrier: &mut impl Carrier,
@@ -209,6 +216,9 @@ impl Session {
 
     /// Receives ciphertext and decrypts what is whole, until the socket is empty or `out` is nearly full.
     fn pull(&mut self, carrier: &mut impl Carrier, out: &mut [u8]) -> Result<usize, Errno> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
         let buffers = Rc::clone(&self.buffers);
         let mut incoming = buffers.incoming.borrow_mut();
         let mut held = self.incomplete.len();
@@ -216,39 +226,37 @@ impl Session {
         incoming.get_mut(..held).ok_or(Errno::PROTO)?.copy_from_slice(&self.incomplete);
         self.incomplete = Vec::new();
         let mut filled = 0;
-        let mut sees_new = !self.has_begun() && held > 0;
         let outcome = loop {
             // Never more than fits into `out`, but for one record.
             let room = (out.len() - filled).max(RECORD_BYTES_MAX.saturating_sub(held));
             let room = room.min(incoming.len() - held);
-            let place = incoming.get_mut(held..held + room).unwrap_or_default();
-            let received = carrier.receive(place);
-            match received {
-                Ok(0) => break if filled > 0 { Ok(()) } else { Err(Errno::CONNRESET) },
-                Ok(received) => held += received,
-                Err(Errno::AGAIN) if sees_new => {}
-                Err(Errno::AGAIN) => break if filled > 0 { Ok(()) } else { Err(Errno::AGAIN) },
-                Err(error) => break Err(error),
+            let mut is_drained = true;
+            // What was received before the session began goes first.
+            if self.has_begun() || held == 0 {
+                match carrier.receive(incoming.get_mut(held..held + room).unwrap_or_default()) {
+                    Ok(0) => break Err(Errno::CONNRESET),
+                    Ok(received) => {
+                        held += received;
+                        is_drained = received < room;
+                    }
+                    Err(error) => break Err(error),
+                }
             }
-            sees_new = false;
             let bytes = incoming.get_mut(..held).unwrap_or_default();
-            if !self.has_begun() {
-                let is_http = bytes.first().is_some_and(u8::is_ascii_uppercase);
-                self.beginning = if is_http { Beginning::PlainHttp } else { Beginning::Bytes };
-            }
-            if self.beginning == Beginning::PlainHttp {
+            if self.begins_plain(bytes) {
                 break Err(Errno::PROTO);
             }
             let mut sink = Sink { out: &mut *out, filled, beyond: &mut beyond };
-            let consumed = self.process(bytes, &mut sink, |_, _| Ok(()));
+            let consumed = self.process(bytes, &mut sink, |_, _| {});
             filled = sink.filled;
             let consumed = match consumed {
+                // What follows on `close_notify` is ignored (RFC 8446 section 6.1).
+                Ok(_) if self.has_ended => held,
                 Ok(consumed) => consumed.min(held),
                 Err(error) => break Err(error),
             };
             incoming.copy_within(consumed..held, 0);
             held -= consumed;
-            let is_drained = received.is_ok_and(|received| received < room) || received.is_err();
             if held >= RECORD_BYTES_MAX {
                 break Err(Errno::PROTO);
             }
@@ -256,16 +264,32 @@ impl Session {
                 break Ok(());
             }
         };
-        self.incomplete = incoming.get(..held).unwrap_or_default().to_vec();
         self.plaintext = beyond;
-        match outcome {
-            Ok(()) => Ok(filled),
-            Err(Errno::PROTO) if self.beginning == Beginning::Bytes => {
-                self.send_alert(carrier);
-                Err(Errno::PROTO)
-            }
-            Err(error) => Err(error),
+        if outcome == Err(Errno::PROTO) {
+            self.refuse(carrier);
+        } else {
+            self.incomplete = incoming.get(..held).unwrap_or_default().to_vec();
+            self.failure = outcome.err().filter(|error| *error != Errno::AGAIN);
         }
+        // What has come whole is told before an error.
+        outcome.map(|()| filled).or_else(|error| if filled > 0 { Ok(filled) } else { Err(error) })
+    }
+
+    /// Whether the client speaks HTTP without TLS, by the first of its `bytes`.
+    fn begins_plain(&mut self, bytes: &[u8]) -> bool {
+        if !self.has_begun() {
+            let is_http = bytes.first().is_some_and(u8::is_ascii_uppercase);
+            self.beginning = if is_http { Beginning::PlainHttp } else { Beginning::Bytes };
+        }
+        self.beginning == Beginning::PlainHttp
+    }
+
+    /// The client has breached the protocol. rustls keeps places in bytes that are gone now, so it may not see others.
+    fn refuse(&mut self, carrier: &mut impl Carrier) {
+        if self.beginning == Beginning::Bytes {
+            self.send_alert(carrier);
+        }
+        self.failure = Some(Errno::PROTO);
     }
 
     /// Sends plaintext: how much of it the socket has taken as a whole. After `EAGAIN` the same bytes have to be offered again,
@@ -275,6 +299,9 @@ impl Session {
         carrier: &mut impl Carrier,
         bytes: &[u8],
     ) -> Result<usize, Errno> {
+        if self.is_refused() {
+            return Err(Errno::PROTO);
+        }
         if self.unsent_content_bytes > 0 {
             self.flush(carrier)?;
             return Ok(std::mem::take(&mut self.unsent_content_bytes).min(bytes.len()));
@@ -299,9 +326,14 @@ impl Session {
         Err(Errno::AGAIN)
     }
 
+    /// Whether the client was told of a breach of the protocol; nothing follows on that.
+    fn is_refused(&self) -> bool {
+        self.failure == Some(Errno::PROTO)
+    }
+
     /// Ends our direction with `close_notify`; `EAGAIN` until the socket has taken it.
     pub(crate) fn end(&mut self, carrier: &mut impl Carrier) -> Result<(), Errno> {
-        if !self.is_ending && !self.connection.is_handshaking() {
+        if !self.is_ending && !self.is_refused() && !self.connection.is_handshaking() {
             let buffers = Rc::clone(&self.buffers);
             let mut outgoing = buffers.outgoing.borrow_mut();
             #[expect(
@@ -335,17 +367,27 @@ impl Session {
         let mut write = Some(write);
         let mut written = Err(Errno::NOTCONN);
         let consumed = self.process(&mut seen, &mut sink, |writing, unsent| {
-            let Some(write) = write.take() else { return Ok(()) };
-            let (before, room) = outgoing.split_at_mut_checked(unsent.len()).ok_or(Errno::PROTO)?;
+            let Some(write) = write.take() else { return };
+            let Some((before, room)) = outgoing.split_at_mut_checked(unsent.len()) else { return };
             before.copy_from_slice(unsent);
-            let made = write(writing, room).map_err(|_| Errno::PROTO)?;
-            written = Ok(unsent.len() + made);
-            *unsent = Vec::new();
-            Ok(())
+            written =
+                write(writing, room).map(|made| unsent.len() + made).map_err(|_| Errno::PROTO);
+            if written.is_ok() {
+                *unsent = Vec::new();
+            }
         });
         self.plaintext = beyond;
-        seen.drain(..consumed?.min(seen.len()));
-        self.incomplete = seen;
+        match consumed {
+            Ok(consumed) if consumed < seen.len() => {
+                seen.drain(..consumed);
+                self.incomplete = seen;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.failure = Some(error);
+                return Err(error);
+            }
+        }
         written
     }
 
@@ -354,7 +396,7 @@ impl Session {
         &mut self,
         bytes: &mut [u8],
         sink: &mut Sink<'_>,
-        mut writes: impl FnMut(&mut Writing<'_>, &mut Vec<u8>) -> Result<(), Errno>,
+        mut writes: impl FnMut(&mut Writing<'_>, &mut Vec<u8>),
     ) -> Result<usize, Errno> {
         let mut consumed = 0;
         loop {
@@ -386,7 +428,7 @@ impl Session {
                 ConnectionState::TransmitTlsData(transmitting) => transmitting.done(),
                 ConnectionState::PeerClosed => self.has_ended = true,
                 ConnectionState::WriteTraffic(mut writing) => {
-                    writes(&mut writing, &mut self.unsent)?;
+                    writes(&mut writing, &mut self.unsent);
                     goes_on = false;
                 }
                 ConnectionState::BlockedHandshake | ConnectionState::Closed => goes_on = false,
@@ -430,3 +472,6 @@ impl fmt::Debug for Session {
         f.write_str("Session")
     }
 }
+
+#[cfg(test)]
+mod tests;
