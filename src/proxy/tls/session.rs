@@ -84,6 +84,8 @@ pub(crate) struct Session {
     has_ended: bool,
     /// `close_notify` is sent or on its way.
     is_ending: bool,
+    /// rustls has refused what came. It must not be asked again, or it tells the client twice.
+    has_failed: bool,
     beginning: Beginning,
 }
 
@@ -135,6 +137,7 @@ impl Session {
             unsent_content_bytes: 0,
             has_ended: false,
             is_ending: false,
+            has_failed: false,
             beginning: Beginning::Nothing,
         })
     }
@@ -168,6 +171,11 @@ impl Session {
     /// Whether the client has sent anything.
     pub(crate) fn has_begun(&self) -> bool {
         self.beginning != Beginning::Nothing
+    }
+
+    /// Whether the client has said `close_notify`.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Whether `receive` has something to say without the socket.
@@ -301,7 +309,7 @@ impl Session {
 
     /// Ends our direction with `close_notify`; `EAGAIN` until the socket has taken it.
     pub(crate) fn end(&mut self, carrier: &mut impl Carrier) -> Result<(), Errno> {
-        if !self.is_ending && !self.connection.is_handshaking() {
+        if !self.is_ending && !self.has_failed && !self.connection.is_handshaking() {
             let buffers = Rc::clone(&self.buffers);
             let mut outgoing = buffers.outgoing.borrow_mut();
             #[expect(
@@ -349,8 +357,22 @@ impl Session {
         written
     }
 
-    /// Lets rustls work on `bytes` until it wants more; returns how many it is done with.
+    /// Lets rustls work on `bytes` until it wants more; returns how many it is done with. After an error nothing goes on.
     fn process(
+        &mut self,
+        bytes: &mut [u8],
+        sink: &mut Sink<'_>,
+        writes: impl FnMut(&mut Writing<'_>, &mut Vec<u8>) -> Result<(), Errno>,
+    ) -> Result<usize, Errno> {
+        if self.has_failed {
+            return Err(Errno::PROTO);
+        }
+        let consumed = self.step(bytes, sink, writes);
+        self.has_failed = consumed.is_err();
+        consumed
+    }
+
+    fn step(
         &mut self,
         bytes: &mut [u8],
         sink: &mut Sink<'_>,
