@@ -157,7 +157,10 @@ impl Session {
                 Err(error) => return Err(error),
             }
             match self.pull(carrier, &mut []) {
-                Ok(_) if self.has_ended => return Err(Errno::CONNRESET),
+                // One that leaves right behind its last flight has shaken hands all the same.
+                Ok(_) if self.has_ended && self.connection.is_handshaking() => {
+                    return Err(Errno::CONNRESET);
+                }
                 Ok(_) => {}
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsBytes),
                 Err(_) if self.beginning == Beginning::PlainHttp => {
@@ -211,6 +214,11 @@ impl Session {
         }
         match received {
             Ok(0) if !self.has_ended => Err(Errno::AGAIN),
+            Err(Errno::CONNRESET) => {
+                // Whoever sent that end may not be the client, who must not take what was cut for the whole.
+                self.is_ending = true;
+                Err(Errno::CONNRESET)
+            }
             other => other,
         }
     }
