@@ -1,5 +1,5 @@
 //! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium;
-//! and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx.
+//! over TLS also openssl; and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx.
 //!
 //! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
 
@@ -14,4 +14,5 @@ mod large;
 mod pairs;
 mod reports;
 mod rust_side;
+mod tls;
 mod web;
