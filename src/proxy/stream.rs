@@ -259,10 +259,14 @@ impl Socket {
 
     /// Ends our direction; the other goes on. `EAGAIN` means that there is no room for what TLS says about it.
     pub(crate) fn try_end(&self) -> Result<(), Errno> {
-        if let Some(session) = self.session.get() {
-            session.borrow_mut().end(&mut self.carrier())?;
+        let shut_down = || rustix::net::shutdown(self.fd(), Shutdown::Write);
+        let Some(session) = self.session.get() else { return shut_down() };
+        let mut session = session.borrow_mut();
+        match session.end(&mut self.carrier()).and_then(|()| shut_down()) {
+            // A client may close right behind its own end, without waiting for ours (RFC 8446 section 6.1).
+            Err(error) if session.has_ended() && Fault::from(error) == Fault::Reset => Ok(()),
+            other => other,
         }
-        rustix::net::shutdown(self.fd(), Shutdown::Write)
     }
 
     /// Ends our direction as soon as there is room for it.

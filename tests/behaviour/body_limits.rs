@@ -16,6 +16,12 @@ on_drivers!(
         a_refused_body_may_still_arrive,
 );
 
+over_tls!(
+    a_growing_body_over_the_limit_is_cut,
+    an_answer_under_way_is_cut_with_its_request,
+    a_refused_body_may_still_arrive,
+);
+
 fn with_length(bytes: usize) -> Vec<u8> {
     let head = wire(format!("POST /e HTTP/1.1\r\n{{H}}Content-Length: {bytes}\r\n\r\n"));
     [head, vec![b'x'; bytes]].concat()

@@ -21,6 +21,12 @@ on_drivers!(
         any_chunks_give_the_same_body,
 );
 
+over_tls!(
+    a_body_that_ends_early_never_ends_cleanly,
+    chunks_may_arrive_byte_by_byte,
+    any_chunks_give_the_same_body,
+);
+
 const START: &str = "POST /e HTTP/1.1\r\n{H}Transfer-Encoding: chunked\r\n\r\n";
 
 /// What the upstream got of a request that was refused half-way: nothing, or a part that is not a whole request.

@@ -227,7 +227,8 @@ fn serve_is_the_default_and_finds_the_file_in_the_working_directory() {
     let setup = Setup::new(Driver::Epoll, upstream.url()).working_directory(directory.path());
     std::fs::write(&path, setup.yaml()).expect("write");
     let process = setup.spawn(&[]);
-    let proxy = crate::harness::Proxy::started(process, directory, Path::new(&path));
+    let proxy =
+        crate::harness::Proxy::started(process, directory, Path::new(&path), rustls::ALL_VERSIONS);
     let (mut client, mut conn) = proxy.tunnel(&upstream);
     client.ping(&mut conn, b"found");
 }

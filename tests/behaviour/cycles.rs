@@ -14,6 +14,8 @@ on_drivers!(
         a_killed_upstream_ends_its_tunnels_and_may_come_back,
 );
 
+over_tls!(two_thousand_tunnels_leave_nothing_behind,);
+
 /// Number of ways to end a tunnel.
 const WAYS: usize = 8;
 

@@ -21,6 +21,18 @@ macro_rules! on_drivers {
     };
 }
 
+/// Makes a test of each named function with clients that speak TLS 1.3 to `io_uring`, and TLS 1.2 to epoll.
+macro_rules! over_tls {
+    ($($test:ident),* $(,)?) => {
+        mod tls13_io_uring {
+            $(#[test] fn $test() { super::$test(crate::harness::Driver::IoUringTls13); })*
+        }
+        mod tls12_epoll {
+            $(#[test] fn $test() { super::$test(crate::harness::Driver::EpollTls12); })*
+        }
+    };
+}
+
 mod auth_api_key;
 mod auth_flows;
 mod auth_identity;
@@ -69,5 +81,8 @@ mod shipped_file;
 mod shutdown;
 mod silence;
 mod timeouts;
+mod tls;
+mod tls_certificate;
+mod tls_ends;
 mod upgrade_detection;
 mod upstream_answers;

@@ -22,6 +22,14 @@ on_drivers!(
         a_refusal_without_an_unread_body_keeps_the_connection,
 );
 
+over_tls!(
+    two_requests_in_one_segment_are_two_requests,
+    an_upgrade_may_follow_a_plain_request,
+    nothing_follows_the_last_request,
+    requests_nobody_reads_the_answers_of_are_bounded,
+    many_are_answered_in_order,
+);
+
 /// A123.
 fn two_requests_in_one_segment_are_two_requests(driver: Driver) {
     let (mut proxy, upstream) = behind_one_worker(driver);

@@ -26,6 +26,8 @@ on_drivers!(
         a_full_quota_is_told,
 );
 
+over_tls!(a_place_comes_free_however_it_was_taken,);
+
 fn with_quota(driver: Driver, url: impl AsRef<str>, places: usize) -> Setup {
     Setup::new(driver, url)
         .set("watch.enabled", "false")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::payload::{Random, Stream, seed};
 use crate::harness::peer::is_consumed_within;
-use crate::harness::setup::Scratch;
+use crate::harness::setup::{Scratch, short_read_timeout};
 use crate::harness::{
     ANSWER_101, Driver, End, HANDSHAKE, Peer, Proxy, SMUGGLED, Setup, Upstream, behind,
 };
@@ -29,6 +29,25 @@ on_drivers!(
         a_way_that_small_pieces_fill_loses_nothing,
         a_reset_of_a_side_that_nobody_reads_is_noticed,
         bytes_may_wait_although_both_sides_have_ended,
+);
+
+over_tls!(
+    random_bytes_both_ways_arrive_unchanged,
+    ten_thousand_small_messages,
+    half_close_leaves_the_other_direction_open,
+    a_reset_is_passed_on,
+    data_that_looks_like_http_is_data,
+    an_upstream_that_writes_and_closes_at_once,
+    both_ends_close_at_the_same_instant,
+    a_stopped_reader_stops_the_writer,
+    a_stopped_reader_does_not_hold_up_others,
+    bulk_ends_in_every_way_without_loss,
+    invalid_frames_pass_at_once,
+    a_half_closed_side_may_stay_silent,
+    bulk_one_way_and_single_bytes_the_other,
+    a_byte_does_not_wait_for_the_one_before,
+    a_reset_of_a_side_that_nobody_reads_is_noticed,
+    bytes_may_wait_although_both_sides_have_ended,
 );
 
 /// Writes a seeded stream in random pieces, then ends the direction.
@@ -362,7 +381,7 @@ fn data_that_looks_like_http_is_data(driver: Driver) {
 fn a_half_closed_side_may_stay_silent(driver: Driver) {
     let upstream = Upstream::start();
     let proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "200ms")
+        .set("server.read_timeout", short_read_timeout(driver))
         .set("server.write_timeout", "200ms")
         .set("server.idle_timeout", "200ms")
         .set("resilience.timeout", "200ms")
@@ -428,7 +447,7 @@ fn a_way_that_small_pieces_fill_loses_nothing(driver: Driver) {
     let upstream = Upstream::start().with_receive_buffer(4096);
     let proxy = Setup::new(driver, upstream.url()).start();
     for towards_client in [true, false] {
-        let mut client = Peer::connect_with_receive_buffer(proxy.address(), Some(4096));
+        let mut client = proxy.connect_with_receive_buffer(Some(4096));
         client.send(HANDSHAKE);
         let mut far = upstream.accept_unrecorded();
         far.read_head();

@@ -14,6 +14,13 @@ on_drivers!(
     paths_that_climb_are_refused,
 );
 
+over_tls!(
+    malformed_heads_are_refused,
+    heads_are_bounded_in_size_and_lines,
+    a_refusal_arrives_whole_while_the_client_still_sends,
+    a_cut_head_is_no_request,
+);
+
 #[track_caller]
 pub(crate) fn refuse_all(driver: Driver, status: u16, code: &str, requests: &[Vec<u8>]) {
     let (mut proxy, upstream) = behind(driver);

@@ -31,6 +31,16 @@ on_drivers!(
         a_file_that_cannot_be_read_does_not_hold_the_end_up,
 );
 
+over_tls!(
+    tunnels_are_closed_evenly_over_the_drain,
+    no_drain_time_closes_at_once,
+    connections_already_there_are_served,
+    a_handshake_under_way_is_finished,
+    what_was_read_is_sent_before_the_end,
+    idle_connections_close_and_the_listener_too,
+    a_reader_that_stopped_does_not_hold_the_end_up,
+);
+
 fn draining(driver: Driver, upstream: &Upstream, time: &str) -> Proxy {
     Setup::new(driver, upstream.url()).set("server.drain_timeout", time).start()
 }

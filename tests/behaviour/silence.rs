@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::payload::{Stream, seed};
+use crate::harness::setup::short_read_timeout;
 use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Peer, Setup, Upstream};
 
 on_drivers!(
@@ -16,9 +17,17 @@ on_drivers!(
         a_reader_that_pauses_outlives_a_reload_of_liveness,
 );
 
+over_tls!(
+    a_silent_tunnel_outlives_every_timeout,
+    a_stalled_tunnel_outlives_every_timeout,
+    bytes_held_at_the_101_have_no_timer_either,
+    a_reader_that_pauses_is_not_dead,
+    a_reader_that_pauses_outlives_a_reload_of_liveness,
+);
+
 fn short(driver: Driver, upstream: &Upstream) -> Setup {
     Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "150ms")
+        .set("server.read_timeout", short_read_timeout(driver))
         .set("server.write_timeout", "150ms")
         .set("server.idle_timeout", "150ms")
         .set("resilience.timeout", "150ms")
@@ -90,7 +99,7 @@ fn bytes_held_at_the_101_have_no_timer_either(driver: Driver) {
     let upstream = Upstream::start().with_receive_buffer(2048);
     let proxy = short(driver, &upstream).start();
     let bytes = Stream::new(seed()).take(HELD_BYTES);
-    let mut client = Peer::connect_with_receive_buffer(proxy.address(), Some(2048));
+    let mut client = proxy.connect_with_receive_buffer(Some(2048));
     client.send(HANDSHAKE);
     let mut far = upstream.accept_unrecorded();
     far.read_head();

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::harness::setup::short_read_timeout;
 use crate::harness::{ANSWER_101, Driver, End, HANDSHAKE, Setup, Upstream, eventually, wire};
 
 on_drivers!(
@@ -23,10 +24,22 @@ on_drivers!(
         a_client_that_does_not_read_is_let_go,
 );
 
+over_tls!(
+    a_half_head_is_408,
+    a_trickled_head_has_one_deadline,
+    a_second_request_has_its_own_deadline,
+    an_idle_connection_is_closed_silently,
+    a_client_that_leaves_frees_everything,
+    a_client_that_said_too_much_may_leave_too,
+    a_client_that_does_not_read_is_let_go,
+);
+
 /// A131, seed 19.
 fn a_half_head_is_408(driver: Driver) {
     let upstream = Upstream::start();
-    let mut proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "200ms").start();
+    let mut proxy = Setup::new(driver, upstream.url())
+        .set("server.read_timeout", short_read_timeout(driver))
+        .start();
     let mut ids = Vec::new();
     for cut in [1, 20, HANDSHAKE.len() - 1] {
         let mut client = proxy.sent(&HANDSHAKE[..cut]);
@@ -60,7 +73,9 @@ fn a_silent_client_is_closed_without_a_word(driver: Driver) {
 /// The deadline is for the whole head; bytes that keep coming do not move it.
 fn a_trickled_head_has_one_deadline(driver: Driver) {
     let upstream = Upstream::start();
-    let proxy = Setup::new(driver, upstream.url()).set("server.read_timeout", "400ms").start();
+    let proxy = Setup::new(driver, upstream.url())
+        .set("server.read_timeout", short_read_timeout(driver))
+        .start();
     let mut client = proxy.sent(b"GET /");
     eventually("an answer to a head without end", || {
         let _may_be_gone = client.try_send(b"a");
@@ -74,7 +89,7 @@ fn a_trickled_head_has_one_deadline(driver: Driver) {
 fn a_second_request_has_its_own_deadline(driver: Driver) {
     let upstream = Upstream::start();
     let proxy = Setup::new(driver, upstream.url())
-        .set("server.read_timeout", "300ms")
+        .set("server.read_timeout", short_read_timeout(driver))
         .set("server.idle_timeout", "60s")
         .start();
     let mut client = proxy.sent(&wire("GET /_vibewarden/health HTTP/1.1\r\n{H}\r\n"));

@@ -31,6 +31,14 @@ on_drivers!(
         request_ids_are_kept_or_made,
 );
 
+over_tls!(
+    a_handshake_reaches_the_upstream_as_sent,
+    early_bytes_wait_for_the_101,
+    early_bytes_are_never_a_second_request,
+    a_head_may_arrive_in_any_two_pieces,
+    early_bytes_are_bounded,
+);
+
 /// B1, seed 2 and 28; contract 6.3, 7.2, 9.3.
 fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
     let (proxy, upstream) = behind(driver);
@@ -48,7 +56,7 @@ fn a_handshake_reaches_the_upstream_as_sent(driver: Driver) {
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("X-Forwarded-For", "127.0.0.1"),
-        ("X-Forwarded-Proto", "http"),
+        ("X-Forwarded-Proto", if driver.tls().is_some() { "https" } else { "http" }),
         ("X-Forwarded-Host", "t.test:8080"),
         ("X-Real-IP", "127.0.0.1"),
         ("Via", "1.1 vibewarden"),

@@ -31,6 +31,17 @@ on_drivers!(
         an_ipv6_upstream,
 );
 
+over_tls!(
+    an_invalid_answer_is_502,
+    a_declined_upgrade_is_relayed_and_ends,
+    the_101_is_relayed_clean,
+    interim_answers_are_skipped,
+    an_answer_may_arrive_in_any_two_pieces,
+    bytes_behind_the_101_come_right_after_it,
+    a_broken_declined_body_has_no_clean_end,
+    a_large_declined_body_arrives_whole,
+);
+
 /// A handshake under way: the upstream has the whole head.
 fn half_open(proxy: &Proxy, upstream: &Upstream) -> (Peer, Conn) {
     let client = proxy.sent(HANDSHAKE);

@@ -169,7 +169,7 @@ impl Source for Conn {
     fn take_all(&mut self) -> Result<Vec<u8>, String> {
         match self.wait_end() {
             End::Eof => Ok(self.read_exact(self.pending().len())),
-            End::Reset => Err("a reset".to_owned()),
+            end => Err(format!("{end:?}")),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Called by the behaviour tests only; they talk to the binary through sockets, signals and files like any user.
 
 pub(crate) mod application;
+pub(crate) mod certificate;
 pub(crate) mod crowd;
 pub(crate) mod event;
 pub(crate) mod guarded;
@@ -18,6 +19,9 @@ pub(crate) mod redis;
 pub(crate) mod scrape;
 pub(crate) mod secure;
 pub(crate) mod setup;
+mod sockets;
+pub(crate) mod stepwise;
+pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod upstream;
 pub(crate) mod wait;

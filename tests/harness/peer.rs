@@ -2,13 +2,21 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::http::{Answer, Head};
 use super::payload::{find, show};
+use super::sockets;
+use super::tls::Secured;
 use super::wait::PATIENCE;
+
+/// How often a handle that waits for room looks whether it is the last one.
+const LOOK_AROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// How the other side ended its direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,20 +25,26 @@ pub(crate) enum End {
     Eof,
     /// A reset.
     Reset,
+    /// Over TLS: the end of the TCP connection without `close_notify` before it.
+    Truncated,
 }
 
 impl End {
     /// The kind of end behind a failed read, if it is one.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
-        matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
-            .then_some(Self::Reset)
+        match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Some(Self::Reset),
+            ErrorKind::UnexpectedEof => Some(Self::Truncated),
+            _ => None,
+        }
     }
 }
 
-/// A connected socket, TCP or Unix, with what was read too far.
+/// A connected socket, TCP or Unix, perhaps with TLS over it, and what was read too far.
 pub(crate) struct Peer {
     socket: Socket,
     held: Vec<u8>,
+    secured: Option<Arc<Secured>>,
 }
 
 impl Peer {
@@ -57,12 +71,69 @@ impl Peer {
         let _not_tcp = socket.set_tcp_nodelay(true);
         socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
         socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
-        Self { socket, held: Vec::new() }
+        Self { socket, held: Vec::new(), secured: None }
+    }
+
+    /// Shakes hands as a TLS client; everything from now on is encrypted.
+    pub(crate) fn try_secure(mut self, config: Arc<ClientConfig>) -> io::Result<Self> {
+        self.secured = Some(Arc::new(Secured::shake(&self.socket, config)?));
+        Ok(self)
+    }
+
+    #[track_caller]
+    pub(crate) fn secure(self, config: Arc<ClientConfig>) -> Self {
+        self.try_secure(config).unwrap_or_else(|error| panic!("TLS handshake: {error}"))
+    }
+
+    /// The TLS connection over this socket.
+    #[track_caller]
+    pub(crate) fn tls<T>(&self, ask: impl FnOnce(&mut ClientConnection) -> T) -> T {
+        self.secured.as_ref().expect("a TLS connection").with(ask)
+    }
+
+    /// Asks for new keys in both directions.
+    #[track_caller]
+    pub(crate) fn refresh_keys(&mut self) {
+        let secured = self.secured.as_ref().expect("a TLS connection");
+        secured.refresh_keys(&self.socket).expect("sending");
+    }
+
+    fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        match &self.secured {
+            None => (&self.socket).read(into),
+            Some(secured) => secured.read(&self.socket, into),
+        }
+    }
+
+    fn transmit(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.secured {
+            None => (&self.socket).write(bytes),
+            Some(secured) => secured.write(&self.socket, bytes),
+        }
+    }
+
+    /// What is encrypted counts as sent, so it follows as soon as there is room for it.
+    fn flush_later(&self) {
+        let Some(secured) = &self.secured else { return };
+        if secured.flush_now(&self.socket).is_ok_and(|all| !all) {
+            let twin = self.twin();
+            std::thread::spawn(move || {
+                let Some(secured) = &twin.secured else { return };
+                // It goes as well when it is the last handle, which would keep a connection open that the test has left.
+                while secured.flush_now(&twin.socket).is_ok_and(|all| !all)
+                    && Arc::strong_count(secured) > 1
+                {
+                    let mut asked = [PollFd::new(&twin.socket, PollFlags::OUT)];
+                    let _asked_again = poll(&mut asked, Some(&LOOK_AROUND));
+                }
+            });
+        }
     }
 
     /// A second handle on the same connection, for a thread of its own. Bytes read too far stay with `self`.
     pub(crate) fn twin(&self) -> Self {
-        Self { socket: self.socket.try_clone().expect("dup"), held: Vec::new() }
+        let socket = self.socket.try_clone().expect("dup");
+        Self { socket, held: Vec::new(), secured: self.secured.clone() }
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
@@ -81,14 +152,21 @@ impl Peer {
 
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.socket.write_all(bytes) {
+        if let Err(error) = self.try_send(bytes) {
             panic!("sending {}: {error}", show(bytes));
         }
     }
 
     /// Sends where the other side may already have gone.
-    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes)
+    pub(crate) fn try_send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.transmit(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.secured.as_ref().map_or(Ok(()), |secured| secured.flush(&self.socket))
     }
 
     /// Writes until nothing was taken for `quiet`, or the stream has ended; returns how much was taken.
@@ -108,7 +186,7 @@ impl Peer {
                 }
                 rest = next(64 * 1024);
             }
-            match self.socket.write(&rest) {
+            match self.transmit(&rest) {
                 Ok(count) => {
                     taken += count;
                     rest.drain(..count);
@@ -119,6 +197,7 @@ impl Peer {
             }
         };
         self.socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+        self.flush_later();
         Sent { taken, blocked, rest }
     }
 
@@ -126,7 +205,7 @@ impl Peer {
     #[track_caller]
     fn read_some(&mut self, into: &mut [u8]) -> Result<usize, End> {
         loop {
-            match self.socket.read(into) {
+            match self.receive(into) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_deadline(&error) => {
@@ -264,7 +343,7 @@ impl Peer {
                 return Ok(std::mem::replace(&mut self.held, rest));
             }
             seen = self.held.len();
-            match self.socket.read(&mut chunk) {
+            match self.receive(&mut chunk) {
                 Ok(0) => return Err(format!("end of input; had: {}", show(&self.held))),
                 Ok(count) => self.held.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -277,6 +356,8 @@ impl Peer {
     #[track_caller]
     pub(crate) fn expect_silence(&mut self, quiet: Duration) {
         assert!(self.held.is_empty(), "unread: {}", show(&self.held));
+        let unread = self.secured.as_ref().is_some_and(|secured| secured.has_plaintext());
+        assert!(!unread, "unread: {}", show(&self.pending()));
         self.socket.set_read_timeout(Some(quiet)).expect("SO_RCVTIMEO");
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let seen = self.socket.peek(&mut byte);
@@ -292,7 +373,7 @@ impl Peer {
     pub(crate) fn pending(&mut self) -> Vec<u8> {
         self.socket.set_nonblocking(true).expect("O_NONBLOCK");
         let mut chunk = [0; 16 * 1024];
-        while let Ok(count) = self.socket.read(&mut chunk) {
+        while let Ok(count) = self.receive(&mut chunk) {
             if count == 0 {
                 break;
             }
@@ -307,7 +388,7 @@ impl Peer {
         self.socket.set_nonblocking(true).expect("O_NONBLOCK");
         let mut chunk = [0; 16 * 1024];
         let ended = loop {
-            match self.socket.read(&mut chunk) {
+            match self.receive(&mut chunk) {
                 Ok(0) => break true,
                 Ok(count) => self.held.extend_from_slice(&chunk[..count]),
                 Err(error) => break !is_deadline(&error),
@@ -317,13 +398,27 @@ impl Peer {
         ended
     }
 
-    /// End of our direction.
+    /// End of our direction; over TLS that is `close_notify`, and the TCP connection stays open.
     pub(crate) fn fin(&mut self) {
+        let _already_gone = match &self.secured {
+            None => self.socket.shutdown(Shutdown::Write),
+            Some(secured) => secured.end(&self.socket),
+        };
+    }
+
+    /// End of our direction of the TCP connection alone: whatever runs over it says nothing.
+    pub(crate) fn fin_without_notice(&mut self) {
+        if let Some(secured) = &self.secured {
+            secured.fall_silent();
+        }
         let _already_gone = self.socket.shutdown(Shutdown::Write);
     }
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(self) {
+        if let Some(secured) = &self.secured {
+            secured.fall_silent();
+        }
         self.socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
@@ -340,6 +435,15 @@ impl Peer {
         assert_eq!(far.far_read(bytes.len()), bytes, "towards the far end");
         far.far_send(bytes);
         self.expect(bytes);
+    }
+}
+
+/// A TLS client that goes says so.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(secured) = self.secured.take().and_then(Arc::into_inner) {
+            secured.end_at_once(&self.socket);
+        }
     }
 }
 
@@ -390,10 +494,15 @@ pub(crate) fn is_consumed_within(
 ) -> bool {
     let deadline = Instant::now() + patience;
     loop {
-        let queues = table_field(local, remote, 1);
-        let waiting = queues.is_some_and(|queues| !queues.ends_with(":00000000"));
-        if !waiting || Instant::now() >= deadline {
-            return !waiting;
+        let is_waiting = sockets::unread_bytes(local, remote).map_or_else(
+            || {
+                let queues = table_field(local, remote, 1);
+                queues.is_some_and(|queues| !queues.ends_with(":00000000"))
+            },
+            |bytes| bytes > 0,
+        );
+        if !is_waiting || Instant::now() >= deadline {
+            return !is_waiting;
         }
         std::thread::yield_now();
     }

@@ -2,15 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::Signal;
+use rustls::{ClientConfig, SupportedProtocolVersion};
 
 use super::event::Event;
 use super::http::{Answer, Head};
+use super::json::Json;
 use super::peer::{Peer, wait_until_consumed};
 use super::process::Process;
 use super::scrape::Scrape;
 use super::setup::{Scratch, Setup};
+use super::tls;
 use super::upstream::{Conn, Upstream};
 use super::wait::eventually;
 use super::{ANSWER_101, HANDSHAKE};
@@ -21,6 +25,8 @@ pub(crate) struct Proxy {
     listen: SocketAddr,
     config_path: PathBuf,
     directory: Scratch,
+    /// What its clients are, where they come over TLS.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// What a stopped proxy leaves.
@@ -47,7 +53,12 @@ impl Stopped {
 impl Proxy {
     /// Waits for `proxy.started`.
     #[track_caller]
-    pub(crate) fn started(mut process: Process, directory: Scratch, config_path: &Path) -> Self {
+    pub(crate) fn started(
+        mut process: Process,
+        directory: Scratch,
+        config_path: &Path,
+        clients: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let started = process.out.wait(0, |line| {
             let event = Event::parse(line);
             event.is("proxy.started").then_some(event)
@@ -63,6 +74,8 @@ impl Proxy {
             process,
             config_path: config_path.to_owned(),
             directory,
+            tls: (started.json.at("payload.tls_enabled") == Some(&Json::Bool(true)))
+                .then(|| Arc::new(tls::client(clients))),
         }
     }
 
@@ -74,8 +87,30 @@ impl Proxy {
         &self.config_path
     }
 
+    /// Every client that it gets from now on is this one.
+    pub(crate) fn with_clients(mut self, client: ClientConfig) -> Self {
+        self.tls = Some(Arc::new(client));
+        self
+    }
+
+    /// A connection as its clients make it: with TLS where the proxy speaks it.
     #[track_caller]
     pub(crate) fn connect(&self) -> Peer {
+        self.connect_with_receive_buffer(None)
+    }
+
+    #[track_caller]
+    pub(crate) fn connect_with_receive_buffer(&self, bytes: Option<usize>) -> Peer {
+        let peer = Peer::connect_with_receive_buffer(self.listen, bytes);
+        match &self.tls {
+            None => peer,
+            Some(client) => peer.secure(Arc::clone(client)),
+        }
+    }
+
+    /// A connection without TLS, whatever the proxy speaks.
+    #[track_caller]
+    pub(crate) fn connect_bare(&self) -> Peer {
         Peer::connect(self.listen)
     }
 

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::SupportedProtocolVersion;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::process::{BINARY, Process};
 use super::proxy::Proxy;
+use super::tls;
 
 /// How the proxy gets its driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,26 @@ pub(crate) enum Driver {
     Epoll,
     /// `server.driver: auto` where the kernel refuses `io_uring_setup`, as container profiles do.
     Forbidden,
+    /// `server.driver: io_uring`, and every client speaks TLS 1.3.
+    IoUringTls13,
+    /// `server.driver: epoll`, and every client speaks TLS 1.2.
+    EpollTls12,
+}
+
+impl Driver {
+    /// What clients speak, where they come over TLS.
+    pub(crate) fn tls(self) -> Option<&'static [&'static SupportedProtocolVersion]> {
+        match self {
+            Self::IoUring | Self::Epoll | Self::Forbidden => None,
+            Self::IoUringTls13 => Some(tls::ONLY_13),
+            Self::EpollTls12 => Some(tls::ONLY_12),
+        }
+    }
+}
+
+/// A `server.read_timeout` that runs out soon, but not before the TLS handshake of a debug build on a busy machine is done.
+pub(crate) fn short_read_timeout(driver: Driver) -> &'static str {
+    if driver.tls().is_some() { "2s" } else { "200ms" }
 }
 
 /// A proxy to be started.
@@ -31,14 +53,16 @@ pub(crate) struct Setup {
     descriptors_max: Option<u32>,
     environment: Vec<(String, String)>,
     working_directory: Option<PathBuf>,
+    /// TLS versions of the clients, where they speak TLS.
+    clients: &'static [&'static SupportedProtocolVersion],
 }
 
 impl Setup {
     /// The smallest configuration: one upstream, a free port, two workers; later sections of the contract switched off.
     pub(crate) fn new(driver: Driver, upstream_url: impl AsRef<str>) -> Self {
         let name = match driver {
-            Driver::IoUring => "io_uring",
-            Driver::Epoll => "epoll",
+            Driver::IoUring | Driver::IoUringTls13 => "io_uring",
+            Driver::Epoll | Driver::EpollTls12 => "epoll",
             Driver::Forbidden => "auto",
         };
         let mut setup = Self::empty()
@@ -47,9 +71,10 @@ impl Setup {
             .set("server.port", "0")
             .set("server.workers", "2")
             .set("server.driver", name)
-            .set("tls.enabled", "false")
+            .set("tls.enabled", if driver.tls().is_some() { "true" } else { "false" })
             .set("rate_limit.enabled", "false")
             .set("security_headers.enabled", "false");
+        setup.clients = driver.tls().unwrap_or(rustls::ALL_VERSIONS);
         if driver == Driver::Forbidden {
             setup = setup.forbid_io_uring(libc_errno::EPERM);
         }
@@ -63,6 +88,7 @@ impl Setup {
             descriptors_max: None,
             environment: Vec::new(),
             working_directory: None,
+            clients: rustls::ALL_VERSIONS,
         }
     }
 
@@ -120,7 +146,7 @@ impl Setup {
     #[track_caller]
     pub(crate) fn start_from(&self, directory: Scratch, path: &Path) -> Proxy {
         let process = self.spawn(&["serve", "--config", &path.display().to_string()]);
-        Proxy::started(process, directory, path)
+        Proxy::started(process, directory, path, self.clients)
     }
 
     /// Starts the program with these arguments under the limits of this set-up.

@@ -64,6 +64,7 @@ impl Browser {
             "goog:chromeOptions": {
                 "binary": chromium,
                 "args": [
+                    "--ignore-certificate-errors",
                     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                     "--disable-background-networking", "--disable-component-update", "--disable-sync",
                     format!("--user-data-dir={}", profile.display()),
@@ -220,7 +221,8 @@ fn conversation(driver: Driver, library: Library) {
     browser.open(&format!("http://{}/none", page.addr));
     let application = application(library, Place::Tcp);
     let proxy: Proxy = Setup::new(driver, &application.url).start();
-    let url = format!("ws://{}", proxy.address());
+    let scheme = if driver.tls().is_some() { "wss" } else { "ws" };
+    let url = format!("{scheme}://{}", proxy.address());
     let report = browser.run(include_str!("in_browser.js"), &json!([url, STREAM_BYTES]));
 
     for session in report["opened"].as_array().expect("sessions") {
@@ -256,7 +258,8 @@ fn page_with_assets(driver: Driver) {
         .set("security_headers.enabled", "true")
         .set("body_size.max", "1MB")
         .start();
-    let url = format!("http://{}/page", proxy.address());
+    let scheme = if driver.tls().is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}/page", proxy.address());
     browser.open(&url);
     browser.wait_text("#messages li", "through the same door");
     browser.wait_text("#status", "rgb(1, 2, 3) 1 201 200000");
@@ -307,4 +310,14 @@ fn a_conversation_with_python_on_io_uring() {
 #[test]
 fn a_conversation_with_node_on_epoll() {
     conversation(Driver::Epoll, Library::Node);
+}
+
+#[test]
+fn a_conversation_with_node_over_tls() {
+    conversation(Driver::IoUringTls13, Library::Node);
+}
+
+#[test]
+fn a_page_with_assets_over_tls() {
+    page_with_assets(Driver::EpollTls12);
 }

@@ -75,6 +75,16 @@ pub(crate) struct Foreign {
 
 impl Foreign {
     pub(crate) fn start(library: Library, program: &str, arguments: &[&str]) -> (Self, Reports) {
+        Self::start_trusting(None, library, program, arguments)
+    }
+
+    /// Starts a program that trusts this authority, a PEM file.
+    fn start_trusting(
+        authority: Option<&Path>,
+        library: Library,
+        program: &str,
+        arguments: &[&str],
+    ) -> (Self, Reports) {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
         let (interpreter, ending) = match library {
             Library::Python => (installed().join("python/bin/python"), "py"),
@@ -82,7 +92,11 @@ impl Foreign {
             Library::Rust => unreachable!("it runs in this process"),
         };
         let complaints = unnamed_file();
-        let mut child = Command::new(interpreter)
+        let mut command = Command::new(interpreter);
+        if let Some(authority) = authority {
+            command.env("SSL_CERT_FILE", authority).env("NODE_EXTRA_CA_CERTS", authority);
+        }
+        let mut child = command
             .arg(scripts.join(format!("{program}.{ending}")))
             .args(arguments)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -160,5 +174,22 @@ pub(crate) fn client(library: Library, proxy: SocketAddr, script: &str, bytes: u
     let (_child, reports) = Foreign::start(library, "client", &[&url, script, &bytes.to_string()]);
     let done = reports.wait(|report| report["event"] == "done");
     assert!(done.is_some(), "{library:?} {script} did not finish");
+    reports
+}
+
+/// [`client`] over TLS, for a program that trusts this authority alone.
+#[track_caller]
+pub(crate) fn tls_client(
+    library: Library,
+    proxy: SocketAddr,
+    authority: &Path,
+    script: &str,
+    bytes: usize,
+) -> Reports {
+    let url = format!("wss://localhost:{}", proxy.port());
+    let arguments = [&url, script, &bytes.to_string()];
+    let (_child, reports) = Foreign::start_trusting(Some(authority), library, "client", &arguments);
+    let done = reports.wait(|report| report["event"] == "done");
+    assert!(done.is_some(), "{library:?} {script} over TLS did not finish");
     reports
 }

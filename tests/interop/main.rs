@@ -1,5 +1,5 @@
 //! The built proxy between WebSocket clients and applications that nobody of this project wrote: Python `websockets`, Node `ws`, tokio-tungstenite, Chromium;
-//! and for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx; and an `OpenID` provider that issues tokens.
+//! over TLS also openssl; for plain HTTP curl, `requests`, httpx, wrk, Node, `http.server`, uvicorn, nginx; and an `OpenID` provider that issues tokens.
 //!
 //! Every program of this folder speaks to the test in reports, one JSON object per line; the tests compare what both ends of the proxy report.
 
@@ -16,4 +16,5 @@ mod openid;
 mod pairs;
 mod reports;
 mod rust_side;
+mod tls;
 mod web;

@@ -25,7 +25,7 @@ addEventListener("load", async () => {
   const image = document.getElementById("image");
   const answer = await fetch("/files/from-the-page", { method: "PUT", body: "x".repeat(200000) });
   const back = await (await fetch("/files/from-the-page")).text();
-  const socket = new WebSocket("ws://" + location.host + "/echo?page");
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/echo?page");
   const list = document.getElementById("messages");
   socket.onmessage = ({ data }) => {
     const item = document.createElement("li");

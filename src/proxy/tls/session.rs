@@ -33,6 +33,9 @@ const OUTGOING_BYTES: usize = SEND_BYTES + 8 * 1024;
 /// Most ciphertext that waits for a client which does not read: a send, or the flight of a handshake with a long chain.
 const UNSENT_BYTES_MAX: usize = SEND_BYTES + 64 * 1024;
 
+/// What the flight of a full handshake takes with a short chain.
+const FLIGHT_BYTES: usize = 2 * 1024;
+
 /// A socket, as the session uses it. Both calls never block.
 pub(crate) trait Carrier {
     /// Receives ciphertext; 0 is the end, `EAGAIN` means nothing yet.
@@ -87,6 +90,14 @@ pub(crate) struct Session {
     /// `close_notify` is sent or on its way.
     is_ending: bool,
     beginning: Beginning,
+}
+
+/// What one look at the socket brought.
+struct Pulled {
+    /// Plaintext that went to the caller.
+    filled: usize,
+    /// The socket had no more.
+    is_drained: bool,
 }
 
 /// What a client began with.
@@ -144,6 +155,7 @@ impl Session {
 
     /// Goes on with the TLS handshake as far as it goes now. An error ends the connection; the alert for it is sent already.
     pub(crate) fn handshake(&mut self, carrier: &mut impl Carrier) -> Result<Handshake, Errno> {
+        let mut is_drained = false;
         loop {
             let is_done = !self.connection.is_handshaking();
             // The ticket of TLS 1.3 goes out with the first answer.
@@ -152,12 +164,17 @@ impl Session {
             }
             match self.flush(carrier) {
                 Ok(()) if is_done => return Ok(Handshake::Done),
+                Ok(()) if is_drained => return Ok(Handshake::WantsBytes),
                 Ok(()) => {}
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsRoom),
                 Err(error) => return Err(error),
             }
             match self.pull(carrier, &mut []) {
-                Ok(_) => {}
+                // One that leaves right behind its last flight has shaken hands all the same.
+                Ok(_) if self.has_ended && self.connection.is_handshaking() => {
+                    return Err(Errno::CONNRESET);
+                }
+                Ok(pulled) => is_drained = pulled.is_drained,
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsBytes),
                 Err(_) if self.beginning == Beginning::PlainHttp => {
                     return Ok(Handshake::PlainHttp);
@@ -170,6 +187,11 @@ impl Session {
     /// Whether the client has sent anything.
     pub(crate) fn has_begun(&self) -> bool {
         self.beginning != Beginning::Nothing
+    }
+
+    /// Whether the client has said `close_notify`.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Whether `receive` has something to say without the socket.
@@ -191,12 +213,11 @@ impl Session {
     ) -> Result<usize, Errno> {
         if !self.plaintext.is_empty() {
             let taken = self.plaintext.len().min(out.len());
-            for (place, byte) in out.iter_mut().zip(self.plaintext.drain(..taken)) {
-                *place = byte;
+            let (now, later) = self.plaintext.split_at_checked(taken).unwrap_or_default();
+            if let Some(place) = out.get_mut(..taken) {
+                place.copy_from_slice(now);
             }
-            if self.plaintext.is_empty() {
-                self.plaintext = Vec::new();
-            }
+            self.plaintext = later.to_vec();
             return Ok(taken);
         }
         if self.has_ended {
@@ -208,14 +229,14 @@ impl Session {
             // An answer of the protocol, to a change of keys for instance. What is not taken now goes with the next send.
             let _ = self.flush(carrier);
         }
-        match received {
-            Ok(0) if !self.has_ended => Err(Errno::AGAIN),
-            other => other,
+        match received?.filled {
+            0 if !self.has_ended => Err(Errno::AGAIN),
+            filled => Ok(filled),
         }
     }
 
     /// Receives ciphertext and decrypts what is whole, until the socket is empty or `out` is nearly full.
-    fn pull(&mut self, carrier: &mut impl Carrier, out: &mut [u8]) -> Result<usize, Errno> {
+    fn pull(&mut self, carrier: &mut impl Carrier, out: &mut [u8]) -> Result<Pulled, Errno> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -230,7 +251,7 @@ impl Session {
             // Never more than fits into `out`, but for one record.
             let room = (out.len() - filled).max(RECORD_BYTES_MAX.saturating_sub(held));
             let room = room.min(incoming.len() - held);
-            let mut is_drained = true;
+            let mut is_drained = false;
             // What was received before the session began goes first.
             if self.has_begun() || held == 0 {
                 match carrier.receive(incoming.get_mut(held..held + room).unwrap_or_default()) {
@@ -261,18 +282,26 @@ impl Session {
                 break Err(Errno::PROTO);
             }
             if self.has_ended || is_drained || out.len() - filled < RECORD_CONTENT_MAX {
-                break Ok(());
+                break Ok(is_drained);
             }
         };
         self.plaintext = beyond;
-        if outcome == Err(Errno::PROTO) {
+        if matches!(outcome, Err(Errno::PROTO)) {
             self.refuse(carrier);
         } else {
             self.incomplete = incoming.get(..held).unwrap_or_default().to_vec();
             self.failure = outcome.err().filter(|error| *error != Errno::AGAIN);
+            if self.failure.is_some() {
+                // Whoever sent that end may not be the client, who must not take what was cut for the whole.
+                self.abandon();
+            }
         }
         // What has come whole is told before an error.
-        outcome.map(|()| filled).or_else(|error| if filled > 0 { Ok(filled) } else { Err(error) })
+        match outcome {
+            Ok(is_drained) => Ok(Pulled { filled, is_drained }),
+            Err(_) if filled > 0 => Ok(Pulled { filled, is_drained: true }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the client speaks HTTP without TLS, by the first of its `bytes`.
@@ -299,8 +328,8 @@ impl Session {
         carrier: &mut impl Carrier,
         bytes: &[u8],
     ) -> Result<usize, Errno> {
-        if self.is_refused() {
-            return Err(Errno::PROTO);
+        if let Some(failure) = self.failure {
+            return Err(failure);
         }
         if self.unsent_content_bytes > 0 {
             self.flush(carrier)?;
@@ -326,14 +355,9 @@ impl Session {
         Err(Errno::AGAIN)
     }
 
-    /// Whether the client was told of a breach of the protocol; nothing follows on that.
-    fn is_refused(&self) -> bool {
-        self.failure == Some(Errno::PROTO)
-    }
-
     /// Ends our direction with `close_notify`; `EAGAIN` until the socket has taken it.
     pub(crate) fn end(&mut self, carrier: &mut impl Carrier) -> Result<(), Errno> {
-        if !self.is_ending && !self.is_refused() && !self.connection.is_handshaking() {
+        if !self.is_ending && self.failure.is_none() && !self.connection.is_handshaking() {
             let buffers = Rc::clone(&self.buffers);
             let mut outgoing = buffers.outgoing.borrow_mut();
             #[expect(
@@ -417,6 +441,8 @@ impl Session {
                         required_size,
                     })) = encoding.encode(&mut [])
                     {
+                        // Room for a flight at once.
+                        self.unsent.reserve(required_size.max(FLIGHT_BYTES.saturating_sub(before)));
                         self.unsent.resize(before + required_size, 0);
                         let place = self.unsent.get_mut(before..).unwrap_or_default();
                         encoding.encode(place).map_err(|_| Errno::PROTO)?;
