@@ -55,7 +55,7 @@ const BACK: &str = "rate_limit.store_recovered";
 /// 100 ms, and a machine that is busy with other things makes it take that long: the proxy says so, and the round is repeated.
 #[track_caller]
 fn plays<T: Debug + PartialEq>(expected: &T, losses: usize, round: impl Fn() -> (T, [Proxy; 2])) {
-    for _ in 0..20 {
+    for _ in 0..50 {
         let (seen, mut proxies) = round();
         let told = proxies.each_mut().map(transitions);
         if told.iter().all(|told| told.len() <= 2 * losses) {
@@ -98,7 +98,7 @@ fn wait_for(proxies: &[Proxy; 2], kind: &str) {
 #[track_caller]
 fn passes_of_both(proxies: &[Proxy; 2], requests: &[Vec<u8>]) -> usize {
     let mut passed = 0;
-    for few in requests.chunks(8) {
+    for few in requests.chunks(4) {
         passed += std::thread::scope(|scope| {
             let asking = proxies
                 .each_ref()
