@@ -92,14 +92,6 @@ pub(crate) struct Session {
     beginning: Beginning,
 }
 
-/// What one look at the socket brought.
-struct Pulled {
-    /// Plaintext that went to the caller.
-    filled: usize,
-    /// The socket had no more.
-    is_drained: bool,
-}
-
 /// What a client began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beginning {
@@ -155,7 +147,6 @@ impl Session {
 
     /// Goes on with the TLS handshake as far as it goes now. An error ends the connection; the alert for it is sent already.
     pub(crate) fn handshake(&mut self, carrier: &mut impl Carrier) -> Result<Handshake, Errno> {
-        let mut is_drained = false;
         loop {
             let is_done = !self.connection.is_handshaking();
             // The ticket of TLS 1.3 goes out with the first answer.
@@ -164,7 +155,6 @@ impl Session {
             }
             match self.flush(carrier) {
                 Ok(()) if is_done => return Ok(Handshake::Done),
-                Ok(()) if is_drained => return Ok(Handshake::WantsBytes),
                 Ok(()) => {}
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsRoom),
                 Err(error) => return Err(error),
@@ -174,7 +164,7 @@ impl Session {
                 Ok(_) if self.has_ended && self.connection.is_handshaking() => {
                     return Err(Errno::CONNRESET);
                 }
-                Ok(pulled) => is_drained = pulled.is_drained,
+                Ok(_) => {}
                 Err(Errno::AGAIN) => return Ok(Handshake::WantsBytes),
                 Err(_) if self.beginning == Beginning::PlainHttp => {
                     return Ok(Handshake::PlainHttp);
@@ -229,14 +219,14 @@ impl Session {
             // An answer of the protocol, to a change of keys for instance. What is not taken now goes with the next send.
             let _ = self.flush(carrier);
         }
-        match received?.filled {
-            0 if !self.has_ended => Err(Errno::AGAIN),
-            filled => Ok(filled),
+        match received {
+            Ok(0) if !self.has_ended => Err(Errno::AGAIN),
+            other => other,
         }
     }
 
     /// Receives ciphertext and decrypts what is whole, until the socket is empty or `out` is nearly full.
-    fn pull(&mut self, carrier: &mut impl Carrier, out: &mut [u8]) -> Result<Pulled, Errno> {
+    fn pull(&mut self, carrier: &mut impl Carrier, out: &mut [u8]) -> Result<usize, Errno> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -251,7 +241,7 @@ impl Session {
             // Never more than fits into `out`, but for one record.
             let room = (out.len() - filled).max(RECORD_BYTES_MAX.saturating_sub(held));
             let room = room.min(incoming.len() - held);
-            let mut is_drained = false;
+            let mut is_drained = true;
             // What was received before the session began goes first.
             if self.has_begun() || held == 0 {
                 match carrier.receive(incoming.get_mut(held..held + room).unwrap_or_default()) {
@@ -282,26 +272,22 @@ impl Session {
                 break Err(Errno::PROTO);
             }
             if self.has_ended || is_drained || out.len() - filled < RECORD_CONTENT_MAX {
-                break Ok(is_drained);
+                break Ok(());
             }
         };
         self.plaintext = beyond;
-        if matches!(outcome, Err(Errno::PROTO)) {
+        if outcome == Err(Errno::PROTO) {
             self.refuse(carrier);
         } else {
             self.incomplete = incoming.get(..held).unwrap_or_default().to_vec();
             self.failure = outcome.err().filter(|error| *error != Errno::AGAIN);
             if self.failure.is_some() {
                 // Whoever sent that end may not be the client, who must not take what was cut for the whole.
-                self.abandon();
+                self.is_ending = true;
             }
         }
         // What has come whole is told before an error.
-        match outcome {
-            Ok(is_drained) => Ok(Pulled { filled, is_drained }),
-            Err(_) if filled > 0 => Ok(Pulled { filled, is_drained: true }),
-            Err(error) => Err(error),
-        }
+        outcome.map(|()| filled).or_else(|error| if filled > 0 { Ok(filled) } else { Err(error) })
     }
 
     /// Whether the client speaks HTTP without TLS, by the first of its `bytes`.
@@ -328,8 +314,8 @@ impl Session {
         carrier: &mut impl Carrier,
         bytes: &[u8],
     ) -> Result<usize, Errno> {
-        if let Some(failure) = self.failure {
-            return Err(failure);
+        if self.is_refused() {
+            return Err(Errno::PROTO);
         }
         if self.unsent_content_bytes > 0 {
             self.flush(carrier)?;
@@ -355,9 +341,14 @@ impl Session {
         Err(Errno::AGAIN)
     }
 
+    /// Whether the client was told of a breach of the protocol; nothing follows on that.
+    fn is_refused(&self) -> bool {
+        self.failure == Some(Errno::PROTO)
+    }
+
     /// Ends our direction with `close_notify`; `EAGAIN` until the socket has taken it.
     pub(crate) fn end(&mut self, carrier: &mut impl Carrier) -> Result<(), Errno> {
-        if !self.is_ending && self.failure.is_none() && !self.connection.is_handshaking() {
+        if !self.is_ending && !self.is_refused() && !self.connection.is_handshaking() {
             let buffers = Rc::clone(&self.buffers);
             let mut outgoing = buffers.outgoing.borrow_mut();
             #[expect(
