@@ -197,7 +197,7 @@ fn a_bad_configuration_changes_nothing(driver: Driver) {
         "server:\n  port: 1\n  port: 2\n",
         "nonsense",
         "- a\n- b\n",
-        "tls: {enabled: true}\n",
+        "tls: {enabled: true, provider: external}\n",
     ] {
         let from = proxy.event_count();
         std::fs::write(proxy.config_path(), bad).expect("write");

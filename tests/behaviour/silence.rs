@@ -22,7 +22,6 @@ over_tls!(
     a_stalled_tunnel_outlives_every_timeout,
     bytes_held_at_the_101_have_no_timer_either,
     a_reader_that_pauses_is_not_dead,
-    a_reader_that_pauses_outlives_a_reload_of_liveness,
 );
 
 fn short(driver: Driver, upstream: &Upstream) -> Setup {

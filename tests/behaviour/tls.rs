@@ -33,6 +33,8 @@ on_drivers!(
         plain_http_is_told_to_use_tls,
         tls_where_none_is_spoken_is_refused,
         new_keys_do_not_disturb_a_tunnel,
+        new_keys_without_end_cost_no_memory,
+        a_connection_over_the_limit_is_no_tls_failure,
         clients_and_upstream_are_told_of_tls,
         a_proxy_header_comes_before_tls,
         refusals_arrive_whole,
@@ -253,7 +255,7 @@ fn records_may_be_cut_anywhere(driver: Driver) {
     assert_eq!(stopped.of_kind("websocket.closed").len(), length + 1);
 }
 
-/// Thousands of records in one segment, one byte in each; empty ones between them.
+/// Thousands of records in one segment, one byte in each.
 fn every_byte_may_be_a_record(driver: Driver) {
     let (proxy, upstream) = behind_tls(driver);
     for config in [Arc::new(client(ONLY_12)), Arc::new(client(ONLY_13))] {
@@ -534,6 +536,67 @@ fn new_keys_do_not_disturb_a_tunnel(driver: Driver) {
     let reason = [("reason", "connection_error")];
     proxy.wait_metric("vibewarden_websocket_active", &[], 0.0);
     proxy.wait_metric("vibewarden_websocket_closed_total", &reason, 0.0);
+}
+
+/// Each request for new keys is owed an answer, which this client never reads.
+fn new_keys_without_end_cost_no_memory(driver: Driver) {
+    let (proxy, upstream) = behind_tls(driver);
+    let mut client = Stepwise::connect(&proxy, &Arc::new(client(ONLY_13)));
+    client.shake();
+    let request = client.encrypted(HANDSHAKE);
+    client.peer.send(&request);
+    let mut far = upstream.accept_unrecorded();
+    far.read_head();
+    far.send(ANSWER_101);
+    client.read_through(b"\r\n\r\n");
+    let before = proxy.process.resident_bytes();
+    // What is in the way of the answers.
+    let quiet = std::time::Duration::from_millis(200);
+    let sent = far.send_until_blocked(quiet, 64 << 20, |count| vec![b'd'; count]);
+    assert!(sent.blocked);
+    for _ in 0..20_000 {
+        client.connection.refresh_traffic_keys().expect("TLS 1.3");
+        let bytes = client.outgoing();
+        if client.peer.try_send(&bytes).is_err() {
+            // Ended by the proxy, which is as good.
+            break;
+        }
+    }
+    let grown = proxy.process.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes of memory for requests of new keys");
+    assert_eq!(proxy.sent(READY).read_head().status(), 200);
+}
+
+/// 3.1: closed at once without a byte, and counted as what it is.
+fn a_connection_over_the_limit_is_no_tls_failure(driver: Driver) {
+    let upstream = Upstream::start();
+    let proxy = secure(driver, upstream.url()).set("server.max_connections", "2").start();
+    let one = proxy.tunnel(&upstream);
+    let two = proxy.tunnel(&upstream);
+    let hello = old_client_hello([3, 3]);
+    for _ in 0..5 {
+        let mut over = proxy.connect_bare();
+        let _may_be_gone = over.try_send(&hello);
+        assert!(over.read_to_end().0.is_empty(), "not even an alert");
+    }
+    drop(two);
+    eventually("a place", || {
+        let client = proxy.connect_bare().try_secure(Arc::new(client(ONLY_13))).ok();
+        client.map(drop)
+    });
+    eventually("both counts", || {
+        let config = Arc::new(client(ONLY_13));
+        let mut client = proxy.connect_bare().try_secure(config).ok()?;
+        client
+            .try_send(b"GET /_vibewarden/metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            .ok()?;
+        let answer = client.read_answer();
+        let text = String::from_utf8(answer.body).expect("text");
+        let scrape = crate::harness::scrape::Scrape::parse(&text);
+        let value = |result| scrape.value("vibewarden_connections_total", &[("result", result)]);
+        (value("over_limit") >= 5.0 && value("tls_failed") < 0.5).then_some(())
+    });
+    drop(one);
 }
 
 /// 3.6, 9.3, 11.2.

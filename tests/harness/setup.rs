@@ -42,7 +42,7 @@ impl Driver {
 
 /// A `server.read_timeout` that runs out soon, but not before the TLS handshake of a debug build on a busy machine is done.
 pub(crate) fn short_read_timeout(driver: Driver) -> &'static str {
-    if driver.tls().is_some() { "2s" } else { "200ms" }
+    if driver.tls().is_some() { "1s" } else { "200ms" }
 }
 
 /// A proxy to be started.
