@@ -77,7 +77,9 @@ if command -v cargo-deny >/dev/null; then
     step "dependencies" cargo deny --offline check bans licenses sources
 fi
 if command -v cargo-nextest >/dev/null; then
-    step "tests" cargo nextest run --locked --cargo-quiet --no-fail-fast --hide-progress-bar --status-level fail --final-status-level slow
+    # Most tests wait for somebody most of the time.
+    threads=$(($(nproc) * 2))
+    step "tests" cargo nextest run --test-threads "$threads" --locked --cargo-quiet --no-fail-fast --hide-progress-bar --status-level fail --final-status-level slow
     step "documentation tests" cargo test --locked --doc --quiet
 else
     step "tests" cargo test --locked --no-fail-fast --quiet

@@ -159,11 +159,12 @@ fn a_named_file_must_exist_and_be_readable() {
     assert_eq!(ran.code, Some(1), "a directory is no file: {}", ran.err);
 }
 
-/// Sections that have no code yet are refused, never ignored.
+/// What is asked for and cannot be given is refused, never ignored.
 #[test]
 fn a_protection_that_cannot_be_given_stops_the_start() {
     for (yaml, key) in [
-        ("tls:\n  enabled: true\n", "tls.enabled"),
+        ("tls:\n  provider: external\n", "tls.cert_path: required when tls.provider is external"),
+        ("tls:\n  provider: letsencrypt\n", "use \"external\" or \"self-signed\""),
         ("auth:\n  mode: jwt\n", "auth.jwt.jwks_url: required when auth.mode is jwt"),
         ("auth:\n  mode: api-key\n", "auth.api_key.keys: required when auth.mode is api-key"),
         (
