@@ -24,7 +24,7 @@ const BULK_MIN_BYTES: usize = 16 * 1024;
 const BULK_PATIENCE_READS: u8 = 12;
 
 /// What one direction may move before every other connection of the core has had its turn.
-pub(crate) const TURN_BYTES: usize = 512 * 1024;
+pub(crate) const TURN_BYTES: usize = 256 * 1024;
 
 /// Whether a direction is bulk. One byte, because every idle tunnel has two of them.
 #[derive(Debug, Default)]
