@@ -59,3 +59,6 @@ impl Expiries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -573,7 +573,7 @@ fn an_answer_before_the_end_of_the_body_is_relayed(driver: Driver) {
 /// I17: an answer larger than any buffer, to a client that does not read for a while.
 fn a_slow_reader_costs_no_memory(driver: Driver) {
     // What is copied makes the kernel widen the receive buffer of the upstream leg, up to 32 MiB.
-    let bytes_max: usize = if driver.tls().is_some() { 48 << 20 } else { 24 << 20 };
+    let bytes_max: usize = 48 << 20;
     let (proxy, upstream) = behind(driver);
     for chunks in [false, true] {
         let mut client = proxy.connect_with_receive_buffer(Some(64 * 1024));
