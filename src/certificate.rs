@@ -106,10 +106,7 @@ impl CertificateError {
 impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(_, error) => {
-                let text = error.to_string();
-                f.write_str(text.split(" (os error").next().unwrap_or_default())
-            }
+            Self::Read(_, error) => error.fmt(f),
             Self::NoCertificate => write!(f, "it holds no PEM certificate"),
             Self::BrokenCertificate => write!(f, "its first certificate cannot be read"),
             Self::NoKey => write!(f, "it holds no PEM private key"),
@@ -211,7 +208,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
     Ok(bytes)
 }
 

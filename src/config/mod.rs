@@ -372,13 +372,17 @@ fn read_file(path: &Path) -> Result<String, FileError> {
     })
 }
 
+/// What the system says about a file, without its number.
+fn reason(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 impl FileError {
     fn into_mistake(self, path: &Path) -> Mistake {
         let path = path.display().to_string();
         match self {
             Self::Io(error) => {
-                let why = error.to_string();
-                let why = why.split(" (os error").next().unwrap_or_default().to_owned();
+                let why = reason(&error);
                 Mistake::new("", Problem::CannotRead { path, why })
             }
             Self::TooLarge => Mistake::new(

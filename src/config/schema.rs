@@ -30,7 +30,7 @@ pub(super) enum Shown {
 }
 
 impl Key {
-    /// The value when nobody gives one. Sections that are not implemented yet are off.
+    /// The value when nobody gives one.
     pub(super) fn default(&self) -> Option<Setting> {
         self.parse(self.default?)
     }

@@ -75,10 +75,12 @@ pub(super) fn certificate(layers: &mut Layers, settings: &Settings) -> Option<Ce
                 CertificateFile::Chain => (KEYS[0], chain),
                 CertificateFile::Key => (KEYS[1], key),
             };
-            let (path, why) = (path.to_owned(), error.to_string());
+            let path = path.to_owned();
             let problem = match error {
-                CertificateError::Read(..) => Problem::CannotRead { path, why },
-                _ => Problem::NotValid { got: path, why },
+                CertificateError::Read(_, error) => {
+                    Problem::CannotRead { path, why: super::reason(&error) }
+                }
+                error => Problem::NotValid { got: path, why: error.to_string() },
             };
             layers.mistakes.push(Mistake::new(place(layers, key), problem));
         })

@@ -3,10 +3,10 @@
 use tokio::sync::watch;
 
 use super::ControlParts;
-use super::jwks::{self, JwksParts, JwksSettings, JwksSource};
+use super::jwks::{self, JwksParts, JwksSettings};
 use super::kratos::{self, KratosParts, KratosSettings};
 use crate::admission::jwt::Keys;
-use crate::config::{Config, KeySet, Mode};
+use crate::config::{Config, Mode};
 use crate::providers::ProviderQuestions;
 use crate::published::Published;
 
@@ -56,11 +56,7 @@ impl Identities {
 
 fn jwks_of(config: &Config) -> Option<JwksSettings> {
     let Mode::Jwt(jwt) = &config.auth.mode else { return None };
-    let source = match &jwt.key_set {
-        KeySet::Jwks(url) => JwksSource::Url(url.clone()),
-        KeySet::Issuer(issuer) => JwksSource::Issuer(issuer.clone()),
-    };
-    Some(JwksSettings { source, cache_ttl: jwt.cache_ttl })
+    Some(JwksSettings { source: jwt.key_set.clone(), cache_ttl: jwt.cache_ttl })
 }
 
 fn kratos_of(config: &Config) -> Option<KratosSettings> {
@@ -69,6 +65,6 @@ fn kratos_of(config: &Config) -> Option<KratosSettings> {
         public_url: kratos.public_url.clone(),
         cookie_name: kratos.session_cookie_name.clone(),
         cache_ttl: kratos.cache_ttl.unwrap_or_default(),
-        rules: format!("{:?}", config.auth),
+        rules: config.auth.clone(),
     })
 }

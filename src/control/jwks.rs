@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::fetch::{self, FetchError, Redirects};
 use crate::admission::jwt::{KeySet, Keys};
 use crate::clock;
+use crate::config;
 use crate::event::{Event, EventSender};
 use crate::published::Published;
 use crate::question::{Question, Questions};
@@ -29,19 +30,9 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwksSettings {
     /// Where the keys are.
-    pub source: JwksSource,
+    pub source: config::KeySet,
     /// `auth.jwt.cache_ttl`.
     pub cache_ttl: Duration,
-}
-
-/// Where the keys are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JwksSource {
-    /// `auth.jwt.jwks_url`.
-    Url(String),
-    /// Named by `<issuer>/.well-known/openid-configuration` (`OpenID` Connect Discovery 1.0 section 4), whose `issuer` must be
-    /// this one.
-    Issuer(String),
 }
 
 /// A core asks for newer keys, because a token names one that it does not have, or because there is no set. The answer comes
@@ -290,14 +281,14 @@ struct Discovery {
     jwks_uri: String,
 }
 
-async fn fetch_keys(client: &Client, source: &JwksSource) -> Fetched {
+async fn fetch_keys(client: &Client, source: &config::KeySet) -> Fetched {
     let mut url = match source {
-        JwksSource::Url(url) => url.clone(),
-        JwksSource::Issuer(issuer) => {
+        config::KeySet::Jwks(url) => url.clone(),
+        config::KeySet::Issuer(issuer) => {
             format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
         }
     };
-    if let JwksSource::Issuer(issuer) = source {
+    if let config::KeySet::Issuer(issuer) = source {
         match discover(client, &url, issuer).await {
             Ok(found) => url = found,
             Err(error) => return Fetched { url: fetch::shown(&url), result: Err(error) },

@@ -16,6 +16,7 @@ use crate::admission::session::{
     read_session, verdict_of_status,
 };
 use crate::clock;
+use crate::config::Auth;
 use crate::event::{Event, EventSender};
 use crate::metrics::ControlMetrics;
 use crate::question::{Question, Questions};
@@ -28,7 +29,7 @@ const CALLS_MAX: usize = fetch::IDLE_CONNECTIONS_MAX;
 const SESSIONS_MAX: usize = 16 * 1024;
 
 /// Where Kratos is, and how it is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KratosSettings {
     /// `kratos.public_url`.
     pub public_url: String,
@@ -36,8 +37,8 @@ pub struct KratosSettings {
     pub cookie_name: String,
     /// `kratos.cache_ttl`; zero switches the cache off.
     pub cache_ttl: Duration,
-    /// The whole of `auth` in words: any change of it drops what is remembered.
-    pub rules: String,
+    /// The whole of `auth`: any change of it drops what is remembered.
+    pub rules: Auth,
 }
 
 /// From the cores.

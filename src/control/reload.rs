@@ -45,6 +45,13 @@ impl Seen {
     }
 }
 
+fn certificate_digest(config: &Config) -> Option<FilesDigest> {
+    match &config.tls {
+        Some(Tls::External(certificate)) => certificate.digest(),
+        _ => None,
+    }
+}
+
 /// The state of the only writer.
 pub(super) struct Reload {
     parts: ControlParts,
@@ -61,10 +68,7 @@ impl Reload {
         identities: Option<Identities>,
     ) -> Self {
         let config = parts.origin.as_ref().map(|origin| origin.text.clone().into_bytes());
-        let certificate = match &parts.policy.current().config.tls {
-            Some(Tls::External(certificate)) => certificate.digest(),
-            _ => None,
-        };
+        let certificate = certificate_digest(&parts.policy.current().config);
         let seen = Seen { config, certificate };
         Self { parts, seen, probe, identities }
     }
@@ -103,7 +107,11 @@ impl Reload {
         };
         self.seen = seen;
         match loaded {
-            Ok(loaded) => self.publish(trigger, loaded, begun).await,
+            Ok(loaded) => {
+                self.publish(trigger, loaded, begun).await;
+                // Its files may be others than those that were looked at.
+                self.seen.certificate = certificate_digest(&self.parts.policy.current().config);
+            }
             Err(mistakes) => self.failed(trigger, &mistakes.lines(), &mistakes.to_string()),
         }
     }

@@ -41,15 +41,15 @@ const PLAIN_HTTP: &[u8] =
 Content-Length: 54\r\nConnection: close\r\n\r\n\
 This port speaks TLS: use https:// or wss:// instead.\n";
 
-/// Shakes hands where the listener speaks TLS. `received` holds what was read before. `None`: the connection is closed
+/// Shakes hands. `received` holds what was read before. `None`: the connection is closed
 /// without an answer but for the alert of the protocol.
 pub(crate) async fn accept(
     core: &Core,
+    tls: &Tls,
     client: &Socket,
     received: &mut HeadBuffer<'_>,
     accepted: Instant,
 ) -> Option<()> {
-    let Some(tls) = &core.tls else { return Some(()) };
     let limit = core.policy().config.server.read_timeout;
     let deadline = limit.and_then(|limit| accepted.checked_add(limit));
     let mut session =

@@ -68,6 +68,7 @@ fn an_external_certificate_is_read_and_has_to_fit_its_key() {
     let (empty, text) = (folder.write("empty", ""), folder.write("text", "no PEM"));
     let broken =
         folder.write("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let large = folder.write("large", &" ".repeat((1 << 20) + 1));
     let (gone, folder_path) = (format!("{one}.gone"), folder.0.display().to_string());
     let invalid =
         |key, path: &str, why: &str| format!("{key}: \"{path}\" is not valid here: {why}");
@@ -97,6 +98,11 @@ fn an_external_certificate_is_read_and_has_to_fit_its_key() {
             &gone,
             &one_key,
             format!("tls.cert_path: cannot read \"{gone}\": No such file or directory"),
+        ),
+        (
+            &large,
+            &one_key,
+            format!("tls.cert_path: cannot read \"{large}\": it is larger than 1 MiB"),
         ),
         (
             &one,

@@ -32,7 +32,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(source: JwksSource) -> Self {
+    fn new(source: config::KeySet) -> Self {
         let log = Log::new();
         let start = clock::now();
         let settings = JwksSettings { source, cache_ttl: Duration::from_hours(1) };
@@ -44,7 +44,7 @@ impl Case {
     }
 
     fn of(double: &Double) -> Self {
-        Self::new(JwksSource::Url(format!("{}/keys", double.url)))
+        Self::new(config::KeySet::Jwks(format!("{}/keys", double.url)))
     }
 
     fn at(&self, seconds: u64) -> Instant {
@@ -226,7 +226,7 @@ async fn redirects_stay_with_the_origin_that_was_configured() {
 async fn discovery_names_the_keys_of_its_own_issuer_only() {
     let keys = Double::start(Reply::ok(&set(&["a"]))).await;
     let issuer = Double::start(Reply::Close).await;
-    let mut case = Case::new(JwksSource::Issuer(issuer.url.clone()));
+    let mut case = Case::new(config::KeySet::Issuer(issuer.url.clone()));
     let uri = format!("{}/jwks", keys.url);
     let mut now = 0;
     for (document, expected) in [
@@ -272,7 +272,7 @@ async fn another_source_drops_the_keys_and_the_same_one_keeps_them() {
     assert_eq!((case.keys(), case.jwks.due), (1, Some(case.at(60))));
     let generation = case.jwks.keys.current().generation;
     let other =
-        JwksSettings { source: JwksSource::Url(format!("{}/other", double.url)), ..settings };
+        JwksSettings { source: config::KeySet::Jwks(format!("{}/other", double.url)), ..settings };
     case.jwks.change(Some(other), case.at(2));
     assert_eq!(case.keys(), 0);
     assert_ne!(case.jwks.keys.current().generation, generation);
@@ -290,7 +290,7 @@ async fn the_task_fetches_publishes_answers_and_ends() {
     let log = Log::new();
     let keys = Published::new(Keys::default());
     let (asker, questions) = question::queue(4);
-    let source = JwksSource::Url(double.url.clone());
+    let source = config::KeySet::Jwks(double.url.clone());
     let settings = JwksSettings { source, cache_ttl: Duration::from_mins(1) };
     let (change, settings) = watch::channel(Some(settings));
     let parts = JwksParts { settings, questions, keys: keys.clone(), events: log.events.clone() };

@@ -3,6 +3,7 @@ use tokio::sync::Semaphore;
 
 use super::super::double::{Double, Log, PATIENCE, Reply, SHORT, within};
 use super::*;
+use crate::config::Config;
 use crate::question::{self, Answer, Asker};
 
 fn session(id: &str) -> String {
@@ -32,7 +33,7 @@ impl Case {
     fn new(double: &Double, cache_ttl: Duration) -> Self {
         let log = Log::new();
         let settings = KratosSettings {
-            rules: String::new(),
+            rules: Config::default().auth,
             public_url: format!("{}/kratos/", double.url),
             cookie_name: "ory_kratos_session".into(),
             cache_ttl,
@@ -276,7 +277,7 @@ async fn the_task_answers_other_threads_and_ends_with_them() {
     let log = Log::new();
     let (asker, questions) = question::queue(4);
     let settings = KratosSettings {
-        rules: String::new(),
+        rules: Config::default().auth,
         public_url: double.url.clone(),
         cookie_name: "sid".into(),
         cache_ttl: Duration::ZERO,
