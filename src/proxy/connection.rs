@@ -121,9 +121,7 @@ async fn requests(
     let mut buffer = HeadBuffer::new(&core.buffers);
     let mut own_answers = 0;
     let peer = balancer::source(core, client, peer, &mut buffer, accepted).await?;
-    if let Some(tls) = &core.tls {
-        Box::pin(tls::accept(core, tls, client, &mut buffer, accepted)).await?;
-    }
+    tls::accept(core, client, &mut buffer, accepted).await?;
     let mut first = Some(accepted);
     loop {
         let head_bytes = match read_request_head(core, client, &mut buffer, first).await {

@@ -41,9 +41,22 @@ const PLAIN_HTTP: &[u8] =
 Content-Length: 54\r\nConnection: close\r\n\r\n\
 This port speaks TLS: use https:// or wss:// instead.\n";
 
-/// Shakes hands. `received` holds what was read before. `None`: the connection is closed
+/// Shakes hands where the listener speaks TLS. `received` holds what was read before. `None`: the connection is closed
 /// without an answer but for the alert of the protocol.
 pub(crate) async fn accept(
+    core: &Core,
+    client: &Socket,
+    received: &mut HeadBuffer<'_>,
+    accepted: Instant,
+) -> Option<()> {
+    match &core.tls {
+        // Boxed, because a connection without TLS has no room to spare for it.
+        Some(tls) => Box::pin(shake_hands(core, tls, client, received, accepted)).await,
+        None => Some(()),
+    }
+}
+
+async fn shake_hands(
     core: &Core,
     tls: &Tls,
     client: &Socket,
