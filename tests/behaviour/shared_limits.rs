@@ -54,9 +54,16 @@ const BACK: &str = "rate_limit.store_recovered";
 /// Plays a round and compares what it saw; each proxy loses Redis and finds it again so many times in it. A call fails after
 /// 100 ms, and a machine that is busy with other things makes it take that long: the proxy says so, and the round is repeated.
 #[track_caller]
-fn plays<T: Debug + PartialEq>(expected: &T, losses: usize, round: impl Fn() -> (T, [Proxy; 2])) {
+fn plays<T: Debug + PartialEq>(
+    expected: &T,
+    losses: usize,
+    round: impl Fn() -> Option<(T, [Proxy; 2])>,
+) {
     for _ in 0..50 {
-        let (seen, mut proxies) = round();
+        let Some((seen, mut proxies)) = round() else {
+            println!("disturbed before anything was done to Redis");
+            continue;
+        };
         let told = proxies.each_mut().map(transitions);
         if told.iter().all(|told| told.len() <= 2 * losses) {
             assert_eq!(seen, *expected);
@@ -80,6 +87,27 @@ fn transitions(proxy: &mut Proxy) -> Vec<String> {
         event.kind().to_owned()
     })
     .collect()
+}
+
+/// What a part of a round saw that Redis had to decide, if it is what it must be. Something else has one excuse: a proxy that
+/// says it lost Redis, more often than the so many transitions that the round has brought about.
+#[track_caller]
+fn undisturbed<T: Debug + PartialEq>(
+    proxies: &[Proxy; 2],
+    transitions: usize,
+    seen: T,
+    expected: &T,
+) -> Option<T> {
+    if seen == *expected {
+        return Some(seen);
+    }
+    eventually(&format!("an excuse for {seen:?} where {expected:?} is right"), || {
+        proxies.iter().find(|proxy| {
+            let events = proxy.events();
+            events.iter().filter(|event| event.is(LOST) || event.is(BACK)).count() > transitions
+        })
+    });
+    None
 }
 
 /// Waits until the last transition of each proxy is of this kind.
@@ -127,7 +155,7 @@ fn one_budget_for_both_exact_to_the_token(driver: Driver) {
         let wait = ask(&proxies[0], &upgrade("")).assert_no_token();
         let asked = ["DBSIZE", &format!("HLEN {key}"), &format!("HEXISTS {key} last_us")];
         let told = redis.say(&asked).expect("answers");
-        ((passed, application.requests().len(), wait, told), proxies)
+        Some(((passed, application.requests().len(), wait, told), proxies))
     });
     // Buckets outlive the proxies, and another prefix is another budget.
     let redis = Redis::start(&[]).expect("it was there");
@@ -140,7 +168,7 @@ fn one_budget_for_both_exact_to_the_token(driver: Driver) {
             if passed > 0 {
                 redis.say(&[&format!("DEL {prefix}:ratelimit:1:127.0.0.1")]).expect("an answer");
             }
-            (passes_of_both(&proxies, &mixed), proxies)
+            Some((passes_of_both(&proxies, &mixed), proxies))
         });
     }
 }
@@ -172,7 +200,7 @@ fn users_share_a_budget_after_their_address(driver: Driver) {
             of("bob-key", "192.0.2.2", 4),
             of("bob-key", "192.0.2.3", 12),
         ];
-        (passed.map(|requests| passes_of_both(&proxies, &requests)), proxies)
+        Some((passed.map(|requests| passes_of_both(&proxies, &requests)), proxies))
     });
 }
 
@@ -209,18 +237,19 @@ fn a_killed_server_leaves_local_buckets(driver: Driver) {
         let application = willing();
         let proxies = start_two(&at(shared(driver, &application, 5), &redis));
         let mut passed = [0; 5];
-        passed[0] = hammer_until(&proxies, || {});
+        passed[0] = undisturbed(&proxies, 0, hammer_until(&proxies, || {}), &5)?;
         for round in 0..2 {
             passed[1 + 2 * round] = hammer_until(&proxies, || {
                 redis.kill();
                 wait_for(&proxies, LOST);
             });
-            passed[2 + 2 * round] = hammer_until(&proxies, || {
+            let again = hammer_until(&proxies, || {
                 redis.start_again();
                 wait_for(&proxies, BACK);
             });
+            passed[2 + 2 * round] = undisturbed(&proxies, 2 + 2 * round, again, &5)?;
         }
-        (passed, proxies)
+        Some((passed, proxies))
     });
 }
 
@@ -238,7 +267,7 @@ fn a_killed_server_without_fallback_lets_nobody_pass(driver: Driver) {
         let proxies = start_two(&setup);
         let mut passed = [0; 3];
         let mut waits = Vec::new();
-        passed[0] = hammer_until(&proxies, || {});
+        passed[0] = undisturbed(&proxies, 0, hammer_until(&proxies, || {}), &5)?;
         passed[1] = hammer_until(&proxies, || {
             redis.kill();
             wait_for(&proxies, LOST);
@@ -255,7 +284,7 @@ fn a_killed_server_without_fallback_lets_nobody_pass(driver: Driver) {
             redis.start_again();
             wait_for(&proxies, BACK);
         });
-        ((passed, waits), proxies)
+        Some(((passed, waits), proxies))
     });
 }
 
@@ -284,9 +313,10 @@ fn nobody_waits_for_a_server_that_hangs(driver: Driver) {
         let application = willing();
         let proxies = start_two(&at(shared(driver, &application, 30), &redis));
         let before = passes_of_both(&proxies, &vec![get("/", ""); 24]);
+        let before = undisturbed(&proxies, 0, before, &30)?;
         let meanwhile = passes(&answers_while_stopped(&redis, &proxies));
         let after = passes_of_both(&proxies, &vec![upgrade(""); 8]);
-        ([before, meanwhile, after], proxies)
+        Some(([before, meanwhile, after], proxies))
     });
 }
 
@@ -300,10 +330,11 @@ fn nobody_waits_for_a_server_that_hangs_without_fallback(driver: Driver) {
         let setup = at(shared(driver, &application, 1000), &redis);
         let proxies = start_two(&setup.set("rate_limit.redis.fallback", "false"));
         let before = passes_of_both(&proxies, &vec![get("/", ""); 4]);
+        let before = undisturbed(&proxies, 0, before, &8)?;
         let answers = answers_while_stopped(&redis, &proxies);
         let waits = answers.iter().map(Answered::assert_no_token).collect();
         let passes_again = ask(&proxies[0], &upgrade("")).passed();
-        ((before, waits, passes_again, application.requests().len()), proxies)
+        Some(((before, waits, passes_again, application.requests().len()), proxies))
     });
 }
 
@@ -323,7 +354,7 @@ fn a_server_that_is_not_there_does_not_stop_the_start(driver: Driver) {
         wait_for(&proxies, LOST);
         redis.start_again();
         wait_for(&proxies, BACK);
-        ((local, wait, passes_of_both(&proxies, &vec![upgrade(""); 8])), proxies)
+        Some(((local, wait, passes_of_both(&proxies, &vec![upgrade(""); 8])), proxies))
     });
 }
 
