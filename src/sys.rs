@@ -1,6 +1,6 @@
 //! System calls that need `unsafe`, and nothing else: the only file of the crate that may contain it.
 //! No policy, no branching on what a call returned; every block says why it is sound.
-//! Called by `proxy::stream` and `proxy::tunnels`.
+//! Called by `proxy::core`, `proxy::stream` and `proxy::tunnels`.
 
 #![expect(unsafe_code, reason = "the one place for it; every block below states why it is sound")]
 
@@ -68,4 +68,21 @@ pub(crate) fn send_queue_bytes(fd: BorrowedFd<'_>) -> io::Result<u32> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Has a listener keep connections to itself that have sent nothing, for `seconds` at least (tcp(7), `TCP_DEFER_ACCEPT`). The
+/// kernel counts in repetitions of its SYN-ACK, the first of which comes after a second.
+pub(crate) fn defer_accept(listener: BorrowedFd<'_>, seconds: libc::c_int) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the pointer and the length describe `seconds`, which lives until after the call; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -310,11 +310,14 @@ async fn refuse(
     } else {
         answer.write(&mut out, id, facts.method() == "HEAD", !goes_on, headers);
     }
-    let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
-    if sent && !goes_on {
+    let patience = policy.config.server.write_timeout;
+    if goes_on {
+        return client.send_all(&out, patience).await.is_ok();
+    }
+    if client.send_last(&out, patience).await.is_ok() {
         end(core, client, follows).await;
     }
-    sent && goes_on
+    false
 }
 
 /// Ends the connection after a whole answer, so that the client gets all of it.

@@ -36,12 +36,17 @@ use crate::metrics::{CloseReason, CoreMetrics, Metrics};
 use crate::process::Process;
 use crate::providers::Providers;
 use crate::published::{Published, Reader};
+use crate::sys;
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// At most one warning of a core about connections that it cannot accept in this time.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A connection comes with its first bytes, so that accepting and reading are one wake-up and no timer. The kernel keeps one
+/// that says nothing to itself for so long, which is the shortest that it knows; then it is ours, and its deadline begins.
+const SILENCE_SECONDS: i32 = 1;
 
 /// Connections that are accepted in a row before those that are open get their turn.
 const ACCEPT_BURST: usize = 64;
@@ -249,6 +254,7 @@ pub async fn run(
 /// a connection takes it over at its handshake.
 pub fn prepare_listener(listener: impl AsFd, dead_peer_after: Option<Duration>) -> io::Result<()> {
     sockopt::set_tcp_nodelay(&listener, true)?;
+    sys::defer_accept(listener.as_fd(), SILENCE_SECONDS)?;
     if let Some(after) = dead_peer_after {
         set_liveness(&listener, after)?;
     }

@@ -109,11 +109,14 @@ pub(crate) async fn answer(
             answer.write(&mut out, &request.id, request.head_only, !keep_alive, b"");
         }
     }
-    let sent = client.send_all(&out, policy.config.server.write_timeout).await.is_ok();
-    if sent && !keep_alive {
+    let patience = policy.config.server.write_timeout;
+    if keep_alive {
+        return client.send_all(&out, patience).await.is_ok();
+    }
+    if client.send_last(&out, patience).await.is_ok() {
         client.linger(&core.scratch).await;
     }
-    sent && keep_alive
+    false
 }
 
 fn page(core: &Core, policy: &Policy, request: &Request) -> Result<Page, Refusal> {

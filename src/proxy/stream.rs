@@ -166,9 +166,12 @@ impl Socket {
     }
 
     fn send_bytes(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        rustix::io::retry_on_intr(|| {
-            rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-        })
+        self.send_flagged(bytes, SendFlags::empty())
+    }
+
+    fn send_flagged(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+        let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        rustix::io::retry_on_intr(|| rustix::net::send(self.fd(), bytes, flags))
     }
 
     /// [`readable`](Self::readable) with a deadline: `ETIME` when it passes. No timer is made before it is needed.
@@ -211,6 +214,25 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Sends the last bytes of our direction and its end, in one segment where they fit: half the packets of an answer and an end
+    /// that go one after the other. `ETIME` as [`send_all`](Self::send_all).
+    pub(crate) async fn send_last(
+        &self,
+        bytes: &[u8],
+        patience: Option<Duration>,
+    ) -> Result<(), Errno> {
+        let sent = match self.session.get() {
+            // Held back by the kernel until the end, which follows at once (send(2), `MSG_MORE`).
+            None => match self.send_flagged(bytes, SendFlags::MORE) {
+                Err(Errno::AGAIN) => 0,
+                sent => sent?,
+            },
+            Some(_) => 0,
+        };
+        self.send_all(bytes.get(sent..).unwrap_or_default(), patience).await?;
+        self.end().await
     }
 
     /// Waits for room to send; `ETIME` when the peer takes no byte for as long as `patience`. The kernel reports room only when

@@ -176,8 +176,13 @@ fn the_cap_follows_the_descriptor_limit(driver: Driver) {
         assert!(line.contains(&cap.to_string()), "L = {descriptors}: {line}");
         if cap == 22 {
             let mut proxy = setup.start();
-            let clients: Vec<Peer> = (0..40).map(|_| proxy.connect()).collect();
+            let mut clients: Vec<Peer> = (0..40).map(|_| proxy.connect()).collect();
             let mut ended = 0;
+            // A client has its place as soon as it says something.
+            for client in &mut clients {
+                // Who is one too many may be told so before.
+                let _ = client.try_send(b"G");
+            }
             for mut client in clients {
                 ended += usize::from(ends_at_once(&mut client));
             }
