@@ -179,6 +179,19 @@ impl Core {
         self.draining.wait().await;
     }
 
+    /// Waits until a client that owes us nothing says something; `ETIME` when the deadline passes, `ECANCELED` when the drain
+    /// begins.
+    pub(crate) async fn idle(
+        &self,
+        client: &Socket,
+        deadline: Option<Instant>,
+    ) -> Result<(), Errno> {
+        match select(pin!(client.readable_until(deadline)), pin!(self.drain_begins())).await {
+            Either::Left((ready, _)) => ready,
+            Either::Right(_) => Err(Errno::CANCELED),
+        }
+    }
+
     /// Whether the drain has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.given.get()

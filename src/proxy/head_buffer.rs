@@ -2,10 +2,8 @@
 //! holds none.
 
 use std::cell::RefCell;
-use std::pin::pin;
 use std::time::Instant;
 
-use futures_util::future::{Either, select};
 use rustix::io::Errno;
 
 use super::core::Core;
@@ -149,7 +147,14 @@ pub(crate) async fn read_request_head(
             Ok(_) => {}
             Err(Errno::AGAIN) => {
                 buffer.release_if_empty();
-                match client.readable_until(deadline).await {
+                // Who has connected and said nothing is idle. After a TLS handshake the request is on its way.
+                let is_silent = buffer.filled().is_empty() && !client.is_encrypted();
+                let waited = if is_silent {
+                    core.idle(client, deadline).await
+                } else {
+                    client.readable_until(deadline).await
+                };
+                match waited {
                     Ok(()) => {}
                     Err(Errno::TIME) if !buffer.filled().is_empty() => {
                         return Err(HeadEnd::Refused(Refusal::RequestTimeout));
@@ -171,11 +176,7 @@ async fn wait_for_next(
 ) -> Result<(), HeadEnd> {
     let deadline = deadline_after(core.policy().config.server.idle_timeout);
     loop {
-        let ready = pin!(client.readable_until(deadline));
-        match select(ready, pin!(core.drain_begins())).await {
-            Either::Left((Ok(()), _)) => {}
-            Either::Left((Err(_), _)) | Either::Right(_) => return Err(HeadEnd::Left),
-        }
+        core.idle(client, deadline).await.map_err(|_| HeadEnd::Left)?;
         match buffer.receive(client, FIRST_BYTES) {
             Ok(received) if received > 0 => return Ok(()),
             // The readiness was none.

@@ -75,7 +75,10 @@ async fn shake_hands(
                 client.encrypt(session);
                 return Some(());
             }
-            Ok(Handshake::WantsBytes) => client.readable_until(deadline).await,
+            Ok(Handshake::WantsBytes) if session.has_begun() => {
+                client.readable_until(deadline).await
+            }
+            Ok(Handshake::WantsBytes) => core.idle(client, deadline).await,
             Ok(Handshake::WantsRoom) => client.writable_until(deadline).await,
             Ok(Handshake::PlainHttp) => {
                 if client.send_all_until(PLAIN_HTTP, deadline).await.is_ok() {

@@ -85,6 +85,10 @@ impl Far {
     fn cut(&self) {
         ip(&format!("-n {} link set far down", self.name)).expect("cut");
     }
+
+    fn join_again(&self) {
+        ip(&format!("-n {} link set far up", self.name)).expect("joined again");
+    }
 }
 
 impl Drop for Far {
@@ -93,11 +97,10 @@ impl Drop for Far {
     }
 }
 
-fn setup(driver: Driver, far: &Far, upstream_url: &str) -> Proxy {
+fn setup(driver: Driver, far: &Far, upstream_url: &str) -> Setup {
     Setup::new(driver, upstream_url)
         .set("server.host", &far.near)
         .set("server.dead_peer_after", "5s")
-        .start()
 }
 
 fn open(mut client: Peer, upstream: &Upstream) -> (Peer, Conn) {
@@ -127,6 +130,12 @@ fn wait_dead(proxy: &Proxy, cut: Instant, count: usize) {
     assert!(took < Duration::from_millis(6250 + 3000), "{took:?}");
 }
 
+#[track_caller]
+fn assert_no_place(mut client: Peer) {
+    client.send(HANDSHAKE);
+    assert_eq!(client.read_answer().head.status(), 429);
+}
+
 fn number(driver: Driver, offset: u8) -> u8 {
     offset + u8::from(driver == Driver::IoUring)
 }
@@ -137,7 +146,7 @@ fn a_vanished_client_is_found(driver: Driver) {
         return;
     };
     let upstream = Upstream::start();
-    let mut proxy = setup(driver, &far, &upstream.url());
+    let mut proxy = setup(driver, &far, &upstream.url()).set("websocket.max_per_ip", "4").start();
     let address: SocketAddr = proxy.address();
     let connect = || far.inside(|| Peer::connect(address));
     let idle = open(connect(), &upstream);
@@ -149,6 +158,7 @@ fn a_vanished_client_is_found(driver: Driver) {
     ended.0.fin();
     ended.1.expect_end();
     let mut alive = open(Peer::connect(address), &upstream);
+    assert_no_place(connect());
     far.cut();
     let cut = Instant::now();
     pending.1.send(&[7; 10_000]);
@@ -159,6 +169,11 @@ fn a_vanished_client_is_found(driver: Driver) {
     // Silent for as long, but living: never cut.
     alive.0.ping(&mut alive.1, b"still here");
     drop((idle, pending, half_closed, ended, alive));
+    // 8.3: the dead have given their places back, each of them its own.
+    far.join_again();
+    let tunnels: Vec<_> = (0..4).map(|_| open(connect(), &upstream)).collect();
+    assert_no_place(connect());
+    drop(tunnels);
     let dead = [("reason", "dead_peer")];
     proxy.wait_metric("vibewarden_websocket_closed_total", &dead, 4.0);
     drop(proxy.stop());
@@ -172,7 +187,7 @@ fn a_vanished_upstream_is_found(driver: Driver) {
         let address = format!("{}:0", far.address);
         Upstream::on(address.parse().expect("an address"))
     });
-    let mut proxy = setup(driver, &far, &upstream.url());
+    let mut proxy = setup(driver, &far, &upstream.url()).start();
     let mut idle = open(proxy.connect(), &upstream);
     let mut pending = open(proxy.connect(), &upstream);
     far.cut();

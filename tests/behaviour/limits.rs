@@ -96,15 +96,14 @@ fn a_tunnel_keeps_its_place_until_it_ends(driver: Driver) {
             client.open();
             Some((client, conn))
         });
-        let mut over = proxy.connect();
-        over.expect_end();
+        proxy.sent(b"G").expect_end();
         client.ping(&mut conn, b"alone");
         match round % 3 {
             0 => {
                 // A half-closed tunnel is a tunnel.
                 client.fin();
                 conn.expect_end();
-                proxy.connect().expect_end();
+                proxy.sent(b"G").expect_end();
                 conn.fin();
             }
             1 => client.reset(),

@@ -26,6 +26,7 @@ on_drivers!(
         a_handshake_under_way_is_finished,
         what_was_read_is_sent_before_the_end,
         idle_connections_close_and_the_listener_too,
+        connections_that_said_nothing_hold_nothing_up,
         tunnels_that_end_themselves_keep_their_reason,
         a_reader_that_stopped_does_not_hold_the_end_up,
         a_file_that_cannot_be_read_does_not_hold_the_end_up,
@@ -248,6 +249,19 @@ fn idle_connections_close_and_the_listener_too(driver: Driver) {
     drop((tunnel, conn));
     let stopped = proxy.wait_stopped();
     assert_eq!(stopped.code, Some(0));
+}
+
+fn connections_that_said_nothing_hold_nothing_up(driver: Driver) {
+    let upstream = Upstream::start();
+    let mut proxy = draining(driver, &upstream, "600s");
+    let mut silent = proxy.connect();
+    // The other one asks.
+    proxy.wait_metric("vibewarden_active_connections", &[], 2.0);
+    // The kernel has not handed this one over yet.
+    let _latest = proxy.connect();
+    proxy.signal(Signal::TERM);
+    assert_eq!(silent.expect_end(), End::Eof);
+    assert_eq!(proxy.wait_stopped().code, Some(0));
 }
 
 fn tunnels_that_end_themselves_keep_their_reason(driver: Driver) {

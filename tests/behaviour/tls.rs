@@ -1,8 +1,11 @@
 //! Sections 3.3, 5.1, 12: the TLS handshake of clients, as strangers to the code try it: versions, ALPN, records cut anywhere,
 //! garbage, plain HTTP on the port, and what the upstream and the client are told about TLS.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ProtocolVersion};
@@ -13,8 +16,8 @@ use crate::harness::payload::{Random, Stream, seed};
 use crate::harness::stepwise::Stepwise;
 use crate::harness::tls::{ONLY_12, ONLY_13, Trusting, client};
 use crate::harness::{
-    ANSWER_101, ANSWER_LAST, Driver, End, HANDSHAKE, OUTDATED, Peer, Proxy, Setup, Upstream,
-    behind, eventually, wire,
+    ANSWER_101, ANSWER_LAST, Driver, End, HANDSHAKE, OUTDATED, PATIENCE, Peer, Proxy, Setup,
+    Upstream, behind, eventually, wire,
 };
 
 on_drivers!(
@@ -29,6 +32,7 @@ on_drivers!(
         garbage_before_and_in_the_handshake_is_closed_and_counted,
         garbage_in_a_tunnel_ends_that_tunnel_alone,
         a_handshake_that_stops_is_closed_in_time,
+        a_crowd_of_handshakes_that_stop_holds_nobody_up,
         who_only_connects_is_no_failure,
         plain_http_is_told_to_use_tls,
         tls_where_none_is_spoken_is_refused,
@@ -413,6 +417,42 @@ fn a_handshake_that_stops_is_closed_in_time(driver: Driver) {
     proxy.wait_metric("vibewarden_active_connections", &[], 1.0);
     upstream.assert_untouched();
     assert_eq!(proxy.stop().events.len(), 2);
+}
+
+/// G4: ten thousand of them at once, or as many as the descriptors allow.
+fn a_crowd_of_handshakes_that_stop_holds_nobody_up(driver: Driver) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("RLIMIT_NOFILE");
+    let upstream = Upstream::start();
+    let mut proxy = secure(driver, upstream.url()).set("server.read_timeout", "8s").start();
+    let hello = Stepwise::connect(&proxy, &small_client()).outgoing();
+    let places = proxy.scrape().value("vibewarden_connections_max", &[]);
+    let count: u16 =
+        (1..=10_000).rev().find(|&count| f64::from(count) + 100.0 <= places).expect("room");
+    let (mut client, mut conn) = proxy.tunnel(&upstream);
+    let before = proxy.process.resident_bytes();
+    let crowd: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let mut stream = TcpStream::connect(proxy.address()).expect("connects");
+            stream.write_all(&hello[..=usize::from(number) % (hello.len() - 1)]).expect("sends");
+            stream
+        })
+        .collect();
+    // The tunnel, and the one that asks.
+    proxy.wait_metric("vibewarden_active_connections", &[], f64::from(count + 2));
+    client.ping(&mut conn, b"not touched");
+    assert_eq!(proxy.sent(READY).read_head().status(), 200);
+    let each = proxy.process.resident_bytes().saturating_sub(before) / usize::from(count);
+    assert!(each < 16 << 10, "{each} bytes for each");
+    for mut stream in crowd {
+        stream.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        assert_eq!(stream.read(&mut [0; 64]).expect("an end"), 0);
+    }
+    wait_tls_failed(&proxy, f64::from(count));
+    proxy.wait_metric("vibewarden_active_connections", &[], 2.0);
+    client.ping(&mut conn, b"not touched");
+    drop((client, conn));
+    assert_eq!(proxy.stop().of_kind("websocket.closed").len(), 1);
 }
 
 fn who_only_connects_is_no_failure(driver: Driver) {
