@@ -11,7 +11,7 @@
 //!
 //! `config` and `admission` know each other: a configuration is made of the patterns, sources and algorithms that admission
 //! judges by. `server` builds and joins all of it, `cli` starts that, `clock` and `sys` are what their names say. Comments
-//! that name a section of the contract mean the document that fixes the behaviour of the program.
+//! that name a section of the contract mean `docs/contract.md`, which fixes the behaviour of the program.
 //!
 //! The stages of a connection, in the order in which they run, by the function that is each stage:
 //!

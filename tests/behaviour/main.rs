@@ -1,4 +1,5 @@
-//! The proxy as its users meet it: the built binary, real sockets, real signals, held against the contract alone.
+//! The proxy as its users meet it: the built binary, real sockets, real signals, held against the contract alone. A number
+//! such as 7.5 is a section of `docs/contract.md`, one such as D15 a case of `docs/cases.md`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
