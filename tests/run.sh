@@ -78,7 +78,7 @@ if command -v cargo-deny >/dev/null; then
 fi
 if command -v cargo-nextest >/dev/null; then
     # Most tests wait for somebody most of the time.
-    threads=$(($(nproc) * 2))
+    threads=$(($(nproc) * 3))
     step "tests" cargo nextest run --test-threads "$threads" --locked --cargo-quiet --no-fail-fast --hide-progress-bar --status-level fail --final-status-level slow
     step "documentation tests" cargo test --locked --doc --quiet
 else
