@@ -31,17 +31,19 @@ pub(crate) async fn source(
     };
     let source = if is_trusted {
         let deadline = limit.and_then(|limit| accepted.checked_add(limit));
-        Box::pin(read_header(client, buffer, deadline)).await
+        Box::pin(read_header(core, client, buffer, deadline)).await
     } else {
         None
     };
-    if source.is_none() {
+    // A connection opened in advance and never used until the drain is no failure.
+    if source.is_none() && !(is_trusted && core.is_draining() && !buffer.has_received()) {
         core.metrics.connections_proxy_protocol.add(1);
     }
     source.map(|source| source.unwrap_or(peer))
 }
 
 async fn read_header(
+    core: &Core,
     client: &Socket,
     buffer: &mut HeadBuffer<'_>,
     deadline: Option<Instant>,
@@ -54,7 +56,10 @@ async fn read_header(
         match buffer.receive(client, HEADER_BYTES_MAX) {
             Ok(0) => return None,
             Ok(_) => {}
-            Err(Errno::AGAIN) => client.readable_until(deadline).await.ok()?,
+            Err(Errno::AGAIN) if buffer.has_received() => {
+                client.readable_until(deadline).await.ok()?;
+            }
+            Err(Errno::AGAIN) => core.idle(client, deadline).await.ok()?,
             Err(_) => return None,
         }
     }

@@ -267,7 +267,8 @@ pub async fn run(
 /// a connection takes it over at its handshake.
 pub fn prepare_listener(listener: impl AsFd, dead_peer_after: Option<Duration>) -> io::Result<()> {
     sockopt::set_tcp_nodelay(&listener, true)?;
-    sys::defer_accept(listener.as_fd(), SILENCE_SECONDS)?;
+    // Without it connections come earlier, and have to be waited for.
+    let _ = sys::defer_accept(listener.as_fd(), SILENCE_SECONDS);
     if let Some(after) = dead_peer_after {
         set_liveness(&listener, after)?;
     }
@@ -285,7 +286,7 @@ async fn serve_until_drain(
         // The command first: a full backlog is always ready.
         match select(commanded.as_mut(), pin!(listener.readable())).await {
             Either::Left((command, _)) => {
-                // What the kernel has already accepted is served; a closed listener would reset it.
+                // Who has connected and spoken is served; a closed listener would reset it.
                 for _ in 0..LAST_BURSTS {
                     let Accepted::More = accept_burst(core, &listener) else { break };
                 }

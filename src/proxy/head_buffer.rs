@@ -26,11 +26,18 @@ pub(crate) struct HeadBuffer<'p> {
     /// Initialised over its whole length, of which `filled` bytes were received.
     bytes: Vec<u8>,
     filled: usize,
+    /// Something has come, though it may be dealt with already.
+    has_received: bool,
 }
 
 impl<'p> HeadBuffer<'p> {
     pub(crate) fn new(pool: &'p RefCell<Vec<Vec<u8>>>) -> Self {
-        Self { pool, bytes: Vec::new(), filled: 0 }
+        Self { pool, bytes: Vec::new(), filled: 0, has_received: false }
+    }
+
+    /// Whether anything was ever received.
+    pub(crate) fn has_received(&self) -> bool {
+        self.has_received
     }
 
     /// What was received and not consumed.
@@ -49,6 +56,7 @@ impl<'p> HeadBuffer<'p> {
         }
         let received = from.try_recv(self.bytes.get_mut(self.filled..).unwrap_or_default())?;
         self.filled += received;
+        self.has_received |= received > 0;
         Ok(received)
     }
 
@@ -147,8 +155,8 @@ pub(crate) async fn read_request_head(
             Ok(_) => {}
             Err(Errno::AGAIN) => {
                 buffer.release_if_empty();
-                // Who has connected and said nothing is idle. After a TLS handshake the request is on its way.
-                let is_silent = buffer.filled().is_empty() && !client.is_encrypted();
+                // Who has connected and said nothing is idle. After a TLS handshake or a PROXY header the request is on its way.
+                let is_silent = !buffer.has_received() && !client.is_encrypted();
                 let waited = if is_silent {
                     core.idle(client, deadline).await
                 } else {

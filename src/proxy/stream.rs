@@ -232,7 +232,12 @@ impl Socket {
             Some(_) => 0,
         };
         self.send_all(bytes.get(sent..).unwrap_or_default(), patience).await?;
-        self.end().await
+        loop {
+            match self.try_end() {
+                Err(Errno::AGAIN) => self.room_within(patience).await?,
+                other => return other,
+            }
+        }
     }
 
     /// Waits for room to send; `ETIME` when the peer takes no byte for as long as `patience`. The kernel reports room only when

@@ -50,7 +50,7 @@ fn curt() -> Application {
     })
 }
 
-/// E33, E34: while some of them wait for a fetch too, whose answer is slow.
+/// E34, E35: while some of them wait for a fetch too, whose answer is slow.
 fn strangers_cannot_make_it_fetch(driver: Driver) {
     let (key, stranger) = (Key::rsa("known"), Key::elliptic("any"));
     let provider = Provider::start();

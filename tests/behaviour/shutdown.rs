@@ -10,6 +10,7 @@ use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
 use crate::harness::payload::{Stream, seed};
+use crate::harness::peer::is_kept_alive;
 use crate::harness::{
     ANSWER_101, Conn, Driver, End, HANDSHAKE, Peer, Proxy, Setup, Upstream, behind, eventually,
     wire,
@@ -252,24 +253,25 @@ fn idle_connections_close_and_the_listener_too(driver: Driver) {
 }
 
 fn connections_that_said_nothing_hold_nothing_up(driver: Driver) {
-    let upstream = Upstream::start();
-    let mut proxy = draining(driver, &upstream, "600s");
-    let accepted = || {
-        let accepted = [("result", "accepted")];
-        proxy.scrape().value("vibewarden_connections_total", &accepted)
-    };
-    let mut expected = accepted();
-    let mut silent = proxy.connect();
-    eventually("the silent one is handed over", || {
-        // Each question comes on a connection of its own.
-        expected += 1.0;
-        (accepted() > expected + 0.5).then_some(())
-    });
-    // The kernel has not handed this one over yet.
-    let _latest = proxy.connect();
-    proxy.signal(Signal::TERM);
-    assert_eq!(silent.expect_end(), End::Eof);
-    assert_eq!(proxy.wait_stopped().code, Some(0));
+    for key in ["websocket.close_on_expiry", "tls.enabled", "server.proxy_protocol"] {
+        let upstream = Upstream::start();
+        let mut proxy = Setup::new(driver, upstream.url())
+            .set("server.drain_timeout", "600s")
+            .set("server.read_timeout", "600s")
+            .set("server.trusted_proxies", "[127.0.0.1]")
+            .set(key, "true")
+            .start();
+        let mut silent = proxy.connect_bare();
+        eventually("the kernel hands it over", || {
+            // Then it has what the listener gives it.
+            (is_kept_alive(proxy.address(), silent.local()) == Some(true)).then_some(())
+        });
+        // It keeps this one to itself.
+        let _latest = proxy.connect_bare();
+        proxy.signal(Signal::TERM);
+        assert_eq!(silent.expect_end(), End::Eof, "{key}");
+        assert_eq!(proxy.wait_stopped().code, Some(0), "{key}");
+    }
 }
 
 fn tunnels_that_end_themselves_keep_their_reason(driver: Driver) {

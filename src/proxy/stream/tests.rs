@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 
 use super::*;
 use crate::proxy::driver::{CoreRuntime, Mode};
@@ -85,5 +85,49 @@ fn a_reader_that_takes_nothing_is_given_up() {
             near.room_within(Some(PATIENCE)).await
         });
         assert_eq!(room, Err(Errno::TIME), "{}", mode.described());
+    }
+}
+
+/// However full the buffer is when they are sent.
+#[test]
+fn the_last_bytes_arrive_with_the_end_behind_them() {
+    const LAST: [u8; 3 * PIECE_BYTES] = [b'!'; 3 * PIECE_BYTES];
+    let tcp = || {
+        let (near, far) = pair();
+        while near.try_send(&[b'x'; PIECE_BYTES]).is_ok() {}
+        (near, far)
+    };
+    let ends: [&dyn Fn() -> (Socket, Socket); 3] = [&pair, &tcp, &filled_pair];
+    for mode in [Mode::Epoll, Mode::Plain] {
+        let Ok(mut runtime) = CoreRuntime::build(mode) else {
+            println!("skipped: {} does not work here", mode.described());
+            continue;
+        };
+        for (number, ends) in ends.iter().enumerate() {
+            let (sent, received) = runtime.block_on(async {
+                let (near, far) = ends();
+                let read_to_end = async {
+                    let (mut received, mut piece) = (Vec::new(), [0; PIECE_BYTES]);
+                    loop {
+                        match far.try_recv(&mut piece) {
+                            Ok(0) => return received,
+                            Ok(taken) => received.extend_from_slice(&piece[..taken]),
+                            Err(Errno::AGAIN) => far.readable().await.unwrap(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                };
+                join(near.send_last(&LAST, None), read_to_end).await
+            });
+            assert_eq!(sent, Ok(()), "{} {number}", mode.described());
+            assert!(received.ends_with(&LAST), "{} {number}", mode.described());
+            let before = received.iter().take_while(|&&byte| byte == b'x').count();
+            assert_eq!(received.len(), before + LAST.len(), "{} {number}", mode.described());
+        }
+        let given_up = runtime.block_on(async {
+            let (near, _far) = filled_pair();
+            near.send_last(&LAST, Some(PATIENCE)).await
+        });
+        assert_eq!(given_up, Err(Errno::TIME), "{}", mode.described());
     }
 }
