@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::admission::policy::Policy;
 use crate::certificate::{Certificate, CertificateError, Offer};
@@ -320,10 +320,11 @@ fn bind(
     dead_peer_after: Option<Duration>,
 ) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
     let failed = |error| StartError::Listen(wanted, error);
-    // Listeners that share a port never collide, not even with those of another process: ask once without sharing.
-    let alone = listen(wanted, |_| Ok(())).map_err(failed)?;
-    let address = alone.local_addr().map_err(failed)?;
-    drop(alone);
+    // Listeners that share a port never collide, not even with those of another process. So one that does not share takes it, and
+    // shares only when it is taken: whoever asks meanwhile is told.
+    let first = listen(wanted, |_| Ok(())).map_err(failed)?;
+    let address = first.local_addr().map_err(failed)?;
+    SockRef::from(&first).set_reuse_port(true).map_err(failed)?;
     let shared = |listener: &Socket| {
         listener.set_reuse_port(true)?;
         prepare_listener(listener, dead_peer_after)

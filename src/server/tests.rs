@@ -1,5 +1,5 @@
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
+use std::sync::{Barrier, Mutex};
 
 use super::*;
 use crate::metrics::EventLogMetrics;
@@ -78,4 +78,28 @@ fn a_core_that_is_left_serves_on_until_a_signal() {
 fn a_second_signal_cuts_the_drain_short() {
     let (code, reason) = run(1, [Notice::Signal(libc::SIGTERM), Notice::Signal(libc::SIGINT)]);
     assert_eq!((code, reason), (130, None));
+}
+
+/// Also when several ask at the same time, only one of them gets it.
+#[test]
+fn a_port_is_shared_with_no_stranger() {
+    let mut granted = 0;
+    for _ in 0..300 {
+        let (listeners, address) = bind((Ipv4Addr::LOCALHOST, 0).into(), 2, None).unwrap();
+        drop(listeners);
+        let barrier = Barrier::new(4);
+        let ask = || {
+            barrier.wait();
+            bind(address, 2, None)
+        };
+        let bound: Vec<_> = std::thread::scope(|scope| {
+            let asking = [(); 4].map(|()| scope.spawn(ask));
+            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        });
+        // Somebody else on this machine may have taken it meanwhile.
+        let together = bound.iter().filter(|bound| bound.is_ok()).count();
+        assert!(together <= 1, "{together} have the same port");
+        granted += together;
+    }
+    assert!(granted > 0);
 }
