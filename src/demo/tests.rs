@@ -108,7 +108,7 @@ fn the_self_check_tells_what_went_well_and_stops_at_the_first_fault() {
 
 #[test]
 fn the_self_check_fails_where_nothing_listens() {
-    let closed = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let echo = start_echo().unwrap();
     let events = EventLines::new();
     writeln!(events.tee(Vec::new()), "{STARTED}").unwrap();

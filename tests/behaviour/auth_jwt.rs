@@ -1,7 +1,5 @@
 //! 10.1, 10.3, 10.5, 10.7: tokens as a client and an attacker send them, held against the answers, the events and what the application sees.
 
-use std::net::SocketAddr;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -12,7 +10,7 @@ use crate::harness::provider::{Provider, Reply};
 use crate::harness::token::{
     AUDIENCE, ISSUER, Key, claims, claims_without, encode, hmac_token, jwks, now,
 };
-use crate::harness::{ANSWER_101, Driver, Proxy, Setup, Upstream, eventually};
+use crate::harness::{ANSWER_101, Driver, Proxy, Setup, Upstream, eventually, vacant_address};
 
 on_drivers!(
     every: ;
@@ -658,10 +656,8 @@ fn a_failed_fetch_keeps_the_last_set(driver: Driver) {
 
 /// 10.5: 503 only while there is no usable set; the start does not wait for it.
 fn a_provider_that_is_away_and_comes_back(driver: Driver) {
-    let place = Upstream::start();
-    let address = SocketAddr::from(([127, 0, 0, 1], place.port()));
-    let url = format!("{}/jwks", place.url());
-    drop(place);
+    let address = vacant_address();
+    let url = format!("http://{address}/jwks");
     let upstream = Upstream::start();
     let mut guarded = Guarded::start(&setup(driver, &upstream, &url), upstream);
     let key = Key::rsa("k");

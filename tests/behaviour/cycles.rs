@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::payload::Stream;
 use crate::harness::upstream::{answer_handshake, echo_until_end};
-use crate::harness::{Driver, End, HANDSHAKE, Peer, Proxy, Setup, Upstream, eventually};
+use crate::harness::{
+    Driver, End, HANDSHAKE, Peer, Proxy, Setup, Upstream, eventually, vacant_address,
+};
 
 on_drivers!(
     every: ;
@@ -147,7 +149,7 @@ fn the_upstream_process() {
     };
     let port: u16 = port.parse().expect("a port");
     let upstream = Upstream::on(([127, 0, 0, 1], port).into());
-    println!("\nlistening on {}", upstream.port());
+    println!("\nlistening");
     std::io::stdout().flush().expect("stdout");
     let _serving = upstream.serve(|mut peer| {
         if answer_handshake(&mut peer).is_some() {
@@ -160,7 +162,6 @@ fn the_upstream_process() {
 
 struct UpstreamProcess {
     child: Child,
-    port: u16,
 }
 
 impl UpstreamProcess {
@@ -174,11 +175,12 @@ impl UpstreamProcess {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the upstream process");
-        let port = BufReader::new(child.stdout.take().expect("stdout"))
+        let listens = BufReader::new(child.stdout.take().expect("stdout"))
             .lines()
             .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
-        Self { child, port: port.expect("the upstream process listens") }
+            .any(|line| line == "listening");
+        assert!(listens, "the upstream process ended");
+        Self { child }
     }
 
     fn kill(mut self) {
@@ -189,8 +191,8 @@ impl UpstreamProcess {
 
 /// H11, C21.
 fn a_killed_upstream_ends_its_tunnels_and_may_come_back(driver: Driver) {
-    let upstream = UpstreamProcess::start(0);
-    let port = upstream.port;
+    let port = vacant_address().port();
+    let upstream = UpstreamProcess::start(port);
     let mut proxy = Setup::new(driver, format!("http://127.0.0.1:{port}")).start();
     let mut clients: Vec<Peer> = (0..100)
         .map(|_| {

@@ -1,6 +1,6 @@
 //! 3.2: the active probe of the upstream, and what it changes: health, ready, an event and a metric, never traffic.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,9 @@ use crate::harness::http::Head;
 use crate::harness::json::Json;
 use crate::harness::setup::Scratch;
 use crate::harness::upstream::Serving;
-use crate::harness::{ANSWER_101, Driver, HANDSHAKE, Peer, Proxy, Setup, Upstream, eventually};
+use crate::harness::{
+    ANSWER_101, Driver, HANDSHAKE, Peer, Proxy, Setup, Upstream, eventually, vacant_address,
+};
 
 on_drivers!(
     every:
@@ -163,11 +165,8 @@ fn health_over_a_unix_socket(driver: Driver) {
 }
 
 fn an_application_that_is_away_and_comes_back(driver: Driver) {
-    let place = Upstream::start();
-    let address = SocketAddr::from(([127, 0, 0, 1], place.port()));
-    let url = place.url();
-    drop(place);
-    let proxy = probing(driver, &url)
+    let address = vacant_address();
+    let proxy = probing(driver, format!("http://{address}"))
         .set("upstream.health.unhealthy_threshold", "1")
         .set("upstream.health.healthy_threshold", "4")
         .start();

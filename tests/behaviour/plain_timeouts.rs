@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::harness::message::{Recorded, Source};
 use crate::harness::payload::{find, show};
-use crate::harness::{ANSWER_KEPT, ANSWER_LAST, Driver, End, Setup, Upstream, eventually, wire};
+use crate::harness::{
+    ANSWER_KEPT, ANSWER_LAST, Driver, End, Setup, Upstream, eventually, vacant_address, wire,
+};
 
 on_drivers!(
     every:
@@ -278,9 +280,7 @@ fn an_unreachable_application_is_504_for_plain_requests(driver: Driver) {
     let timeout = [("reason", "timeout")];
     proxy.wait_metric("vibewarden_upstream_connect_failures_total", &timeout, 1.0);
     // Refused is another thing, and at once.
-    let refusing = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = refusing.local_addr().expect("address");
-    drop(refusing);
+    let address = vacant_address();
     let proxy = Setup::new(driver, format!("http://{address}")).start();
     let mut client = proxy.sent(&wire("GET /e HTTP/1.1\r\n{H}Connection: close\r\n\r\n"));
     client.read_answer().assert_refusal(502, "upstream_unavailable");

@@ -9,8 +9,9 @@ use rustix::process::Signal;
 
 use crate::harness::application::Application;
 use crate::harness::crowd::{Answered, KEYS, ask, ask_at_once, get, passes, upgrade, willing};
-use crate::harness::redis::{Redis, free_port, is_installed};
+use crate::harness::redis::{Redis, is_installed};
 use crate::harness::setup::Scratch;
+use crate::harness::vacant_address;
 use crate::harness::{Driver, Proxy, Setup, eventually};
 
 on_drivers!(
@@ -447,7 +448,7 @@ fn certificates(directory: &Path) {
 /// A TLS port beside the plain one, with this certificate.
 fn behind_tls(directory: &Path, name: &str) -> Option<(Redis, u16)> {
     let file = |end: &str| directory.join(format!("{name}.{end}")).display().to_string();
-    let port = free_port();
+    let port = vacant_address().port();
     let options = [
         "--tls-port",
         &port.to_string(),

@@ -1,13 +1,13 @@
 //! Group (c): what the upstream answers to a handshake, and the ways in which it does not.
 
-use std::net::{Ipv6Addr, TcpListener};
+use std::net::Ipv6Addr;
 
 use crate::harness::payload::{Stream, seed, show};
 use crate::harness::peer::wait_until_consumed;
 use crate::harness::setup::Scratch;
 use crate::harness::{
     ANSWER_101, Answer, Conn, Driver, End, HANDSHAKE, Peer, Proxy, Setup, Upstream, behind,
-    eventually, wire,
+    eventually, vacant_address, wire,
 };
 
 on_drivers!(
@@ -493,9 +493,7 @@ fn a_large_declined_body_arrives_whole(driver: Driver) {
 
 /// C29, first half.
 fn a_refused_connect_is_502(driver: Driver) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("address");
-    drop(listener);
+    let address = vacant_address();
     let mut proxy = Setup::new(driver, format!("http://{address}")).start();
     proxy.answer_to(HANDSHAKE).assert_refusal(502, "upstream_unavailable");
     let refused = [("reason", "refused")];

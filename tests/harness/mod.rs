@@ -24,6 +24,7 @@ pub(crate) mod stepwise;
 pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod upstream;
+pub(crate) mod vacant;
 pub(crate) mod wait;
 
 pub(crate) use application::After;
@@ -34,6 +35,7 @@ pub(crate) use peer::{End, Peer};
 pub(crate) use proxy::Proxy;
 pub(crate) use setup::{Driver, Setup};
 pub(crate) use upstream::{Conn, Upstream};
+pub(crate) use vacant::vacant_address;
 pub(crate) use wait::{PATIENCE, eventually};
 
 /// A proxy with the smallest configuration, and the application behind it.

@@ -1,14 +1,14 @@
 //! A real `redis-server` on a free port, which a test kills, stops and starts again.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
-use std::time::SystemTime;
 
 use rustix::process::Signal;
 
 use super::process::Process;
 use super::setup::Scratch;
+use super::vacant::vacant_address;
 use super::wait::{PATIENCE, eventually};
 
 /// A running server without persistence: what was killed has forgotten everything. Dies with its test.
@@ -28,7 +28,7 @@ impl Redis {
         }
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let directory = Scratch::new();
-        let port = free_port();
+        let port = vacant_address().port();
         let process = spawn(port, &options, &directory);
         let mut redis = Self { process, port, options, directory };
         redis.wait_ready();
@@ -86,22 +86,6 @@ impl Redis {
             self.say(&["PING"]).ok()
         });
     }
-}
-
-/// A port that was free a moment ago, and that the kernel gives to nobody who asks for any: it stays this server's also while the
-/// server is not there (ip(7), `ip_local_port_range`).
-pub(crate) fn free_port() -> u16 {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("procfs");
-    let first = range.split_whitespace().next().and_then(|first| first.parse::<u16>().ok());
-    let below = 1024..first.expect("the first of two ports");
-    let count = u32::from(below.end.saturating_sub(below.start));
-    assert!(count > 0, "every port may be anybody's: {range}");
-    eventually("a free port", || {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
-        let number = std::process::id().wrapping_add(now.subsec_nanos()) % count;
-        let port = below.start + u16::try_from(number).expect("a port");
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
-    })
 }
 
 /// Whether a foreign program is there; a run that asked for them fails without.

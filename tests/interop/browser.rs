@@ -14,7 +14,7 @@ use vibewarden::demo;
 use super::conversation::bytes_show_the_compression;
 use super::foreign::{Library, Place, application, available};
 use super::harness::setup::Scratch;
-use super::harness::{Driver, Proxy, Setup, eventually};
+use super::harness::{Driver, Proxy, Setup, eventually, vacant_address};
 use super::reports::PATIENCE;
 
 const STREAM_BYTES: usize = 16 * 1024 * 1024;
@@ -44,7 +44,8 @@ impl Browser {
             return None;
         };
         let mut driver = Command::new(driver)
-            .arg("--port=0")
+            // Any port is one that it finds free on ::1; it ends where the same of 127.0.0.1 is not.
+            .arg(format!("--port={}", vacant_address().port()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -160,7 +161,7 @@ fn answer_of(stream: TcpStream) -> Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
-/// The port that chromedriver chose; its output is read to the end so that it never waits for a reader.
+/// The port on which chromedriver listens; its output is read to the end so that it never waits for a reader.
 #[track_caller]
 fn port_of(driver: &mut Child) -> u16 {
     let mut lines = BufReader::new(driver.stdout.take().expect("stdout")).lines();

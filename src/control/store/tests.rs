@@ -1,7 +1,7 @@
 //! Against a real `redis-server` on a free port, which is killed, stopped and started again.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
@@ -15,6 +15,10 @@ use crate::metrics::EventLogMetrics;
 use crate::refusal::Limit;
 use crate::shared_store::Store;
 
+#[path = "../../../tests/harness/vacant.rs"]
+mod vacant;
+use vacant::vacant_address;
+
 /// Whatever has to happen happens within this time, or the test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -27,10 +31,7 @@ struct Server {
 impl Server {
     /// `None` where there is no `redis-server`, which only a run that asked for one may not have.
     fn start(options: &[&str]) -> Option<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = free.local_addr().expect("its address").port();
-        drop(free);
-        Self::start_on(port, options)
+        Self::start_on(vacant_address().port(), options)
     }
 
     fn start_on(port: u16, options: &[&str]) -> Option<Self> {
