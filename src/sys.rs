@@ -8,21 +8,6 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// An owner of an open descriptor that keeps it open, and its number unchanged, for as long as the owner is borrowed.
-///
-/// # Safety
-/// `as_raw_fd` must return an open descriptor that cannot be closed while a shared borrow of `self` exists.
-pub(crate) unsafe trait OwnsDescriptor: AsRawFd {}
-
-// SAFETY: a `TcpStream` of monoio owns its descriptor through a reference count and closes it when the last owner is dropped.
-unsafe impl OwnsDescriptor for monoio::net::TcpStream {}
-
-/// Borrows the descriptor of a monoio stream, which has `AsRawFd` but not `AsFd`.
-pub(crate) fn borrow<T: OwnsDescriptor>(owner: &T) -> BorrowedFd<'_> {
-    // SAFETY: `OwnsDescriptor` promises an open descriptor for the lifetime of the borrow, which the result inherits.
-    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
-}
-
 /// What the kernel knows about the acknowledgements of one TCP connection (tcp(7), `TCP_INFO`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Acknowledgement {

@@ -2,7 +2,6 @@
 //! Everything here belongs to one thread; other threads reach it by snapshots and by [`Command`].
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,9 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{Either, select};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use slab::Slab;
 
@@ -25,6 +23,7 @@ use super::expiries::Expiries;
 use super::limited::SharedLimits;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
+use super::readiness::Readiness;
 use super::stream::{Socket, clear_liveness, set_liveness};
 use super::tls::Tls;
 use super::tunnels::{Tunnels, share_interval};
@@ -122,7 +121,7 @@ pub(crate) struct Core {
     pub(crate) tls: Option<Tls>,
     keys: RefCell<Reader<Keys>>,
     policy: RefCell<Reader<Policy>>,
-    turns: Option<Turns>,
+    pub(crate) readiness: Rc<Readiness>,
     draining: Notice,
     open: Cell<usize>,
     all_closed: Notice,
@@ -151,7 +150,7 @@ impl Core {
             providers: parts.providers,
             limits: parts.limits,
             policy: RefCell::new(policy),
-            turns: (parts.mode == Mode::Epoll).then(Turns::new).transpose()?,
+            readiness: Readiness::start(parts.mode)?,
             draining: Notice::default(),
             open: Cell::new(0),
             all_closed: Notice::default(),
@@ -198,14 +197,8 @@ impl Core {
     }
 
     /// Lets every other ready task of this core run before it returns.
-    ///
-    /// On a ring this needs nothing: the next readiness wait goes through the kernel and comes back behind the others.
-    /// With epoll monoio answers such a wait at once, and a task that wakes itself runs first again; so the wake-up
-    /// takes the way through an eventfd.
     pub(crate) async fn let_others_run(&self) {
-        if let Some(turns) = &self.turns {
-            turns.next().await;
-        }
+        self.readiness.let_others_run().await;
     }
 
     /// Client connections that are open now.
@@ -252,15 +245,14 @@ pub async fn run(
 ) -> io::Result<u64> {
     let core = Rc::new(Core::new(parts, policy)?);
     listener.set_nonblocking(true)?;
-    let listener = Rc::new(Socket::adopt(OwnedFd::from(listener))?);
+    let listener = Rc::new(Socket::adopt_tcp(OwnedFd::from(listener), &core.readiness));
     monoio::spawn(keep_liveness(Rc::clone(&core), Rc::downgrade(&listener)));
     monoio::spawn(keep_pool(Rc::clone(&core)));
     monoio::spawn(keep_expiries(Rc::clone(&core)));
-    if core.turns.is_some() {
-        monoio::spawn(give_turns(Rc::clone(&core)));
-    }
     let time = serve_until_drain(&core, listener, &commands).await;
-    Ok(drain(&core, time).await)
+    let closed = drain(&core, time).await;
+    core.readiness.forget_waiting();
+    Ok(closed)
 }
 
 /// What accepted connections inherit from their listener, which saves the calls for each of them. Set before it listens:
@@ -324,9 +316,9 @@ enum Accepted {
 
 fn accept_burst(core: &Rc<Core>, listener: &Socket) -> Accepted {
     for _ in 0..ACCEPT_BURST {
-        match acceptfrom_with(listener.fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match listener.try_accept() {
             Ok((fd, peer)) => {
-                if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                if let Some(peer) = peer {
                     admit_connection(core, fd, peer);
                 }
             }
@@ -361,13 +353,9 @@ pub(super) fn admit_connection(core: &Rc<Core>, fd: OwnedFd, peer: SocketAddr) {
         return;
     }
     let place = core.connection_opened();
-    match Socket::adopt(fd) {
-        Ok(client) => {
-            core.metrics.connections_accepted.add(1);
-            monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
-        }
-        Err(error) => core.warn_accept(&error),
-    }
+    let client = Socket::adopt_tcp(fd, &core.readiness);
+    core.metrics.connections_accepted.add(1);
+    monoio::spawn(connection::serve(Rc::clone(core), place, client, peer));
 }
 
 /// Visits the open tunnels again and again; see `tunnels`. What new connections inherit follows a reload, too.
@@ -500,46 +488,6 @@ impl Drop for Waiting<'_> {
         if let Some(place) = self.place {
             self.notice.waiting.borrow_mut().try_remove(place);
         }
-    }
-}
-
-/// Tasks that have had their turn and wait for the next one.
-struct Turns {
-    waiting: RefCell<Vec<Waker>>,
-    signal: Socket,
-}
-
-impl Turns {
-    fn new() -> io::Result<Self> {
-        let signal = Socket::adopt(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)?;
-        Ok(Self { waiting: RefCell::default(), signal })
-    }
-
-    async fn next(&self) {
-        let mut waited = false;
-        poll_fn(|context| {
-            if waited {
-                return Poll::Ready(());
-            }
-            waited = true;
-            let mut waiting = self.waiting.borrow_mut();
-            waiting.push(context.waker().clone());
-            if waiting.len() == 1 {
-                // An eventfd takes the count until it overflows, which one write per round never does.
-                let _ = rustix::io::write(self.signal.fd(), &1u64.to_ne_bytes());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-pub(super) async fn give_turns(core: Rc<Core>) {
-    let Some(turns) = &core.turns else { return };
-    while turns.signal.readable().await.is_ok() {
-        let _ = rustix::io::read(turns.signal.fd(), &mut [0u8; 8]);
-        let waiting = turns.waiting.take();
-        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

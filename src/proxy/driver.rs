@@ -9,6 +9,7 @@ use std::time::Duration;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
+use super::readiness::Readiness;
 use super::stream::Socket;
 use crate::config::DriverChoice;
 
@@ -97,7 +98,7 @@ impl CoreRuntime {
                 Self::Epoll(Box::new(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?))
             }
         };
-        runtime.block_on(self_check())?;
+        runtime.block_on(self_check(mode))?;
         Ok(runtime)
     }
 
@@ -118,10 +119,10 @@ fn ring(builder: io_uring::Builder) -> io::Result<Runtime<TimeDriver<IoUringDriv
         .build()
 }
 
-async fn self_check() -> io::Result<()> {
+async fn self_check(mode: Mode) -> io::Result<()> {
     let (near, far) = UnixStream::pair()?;
     near.set_nonblocking(true)?;
-    let near = Socket::adopt(near.into())?;
+    let near = Socket::adopt(near.into(), &Readiness::start(mode)?);
     io::Write::write_all(&mut &far, b"?")?;
     monoio::time::timeout(SELF_CHECK_LIMIT, near.readable())
         .await

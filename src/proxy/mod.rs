@@ -26,6 +26,7 @@ mod own_endpoint;
 mod panic;
 mod pipe;
 mod pool;
+mod readiness;
 mod relay;
 mod report;
 mod stream;

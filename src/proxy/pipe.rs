@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
+use super::readiness::Interest;
 use super::stream::Socket;
 
 /// Wanted size of a pipe. Where the user's limit (`fs.pipe-user-pages-soft`) refuses it, the default of 64 kB stays.
@@ -71,6 +72,11 @@ impl Lease<'_> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let moved = rustix::io::retry_on_intr(|| {
             splice(from.fd(), None, &pipe.writer, None, bytes_max, flags)
+        })
+        .inspect_err(|error| {
+            if *error == Errno::AGAIN {
+                from.used_up(Interest::Read);
+            }
         })?;
         self.held_bytes += moved;
         Ok(moved)
@@ -84,6 +90,11 @@ impl Lease<'_> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let moved = rustix::io::retry_on_intr(|| {
             splice(&pipe.reader, None, to.fd(), None, self.held_bytes, flags)
+        })
+        .inspect_err(|error| {
+            if *error == Errno::AGAIN {
+                to.used_up(Interest::Write);
+            }
         })?;
         self.held_bytes = self.held_bytes.saturating_sub(moved);
         Ok(moved)

@@ -5,11 +5,11 @@
 use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use monoio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
@@ -17,6 +17,7 @@ use rustix::net::{
     ipproto, socket_with, sockopt,
 };
 
+use super::readiness::{Interest, Readiness, Registration};
 use super::tls::{Carrier, Session};
 use crate::clock;
 use crate::sys;
@@ -24,9 +25,9 @@ use crate::sys;
 /// A non-blocking descriptor that the runtime can wait for: a TCP or Unix connection, a listener, an eventfd.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP. With epoll it asks
-    // poll(2), which a signal interrupts even when it does not wait, and passes the error on.
-    readiness: TcpStream,
+    // Closed before its registration is dropped.
+    fd: OwnedFd,
+    registration: Registration,
     /// There when the peer speaks TLS. Whoever sends and receives need not know.
     session: OnceCell<Box<RefCell<Session>>>,
 }
@@ -75,10 +76,29 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Socket {
-    /// Takes over a descriptor that is already non-blocking.
-    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        let readiness = TcpStream::from_std(std::net::TcpStream::from(fd))?;
-        Ok(Self { readiness, session: OnceCell::new() })
+    /// Takes over the descriptor of a TCP socket that is already non-blocking.
+    pub(crate) fn adopt_tcp(fd: OwnedFd, readiness: &Rc<Readiness>) -> Self {
+        Self::registered(fd, Registration::new(readiness, true))
+    }
+
+    /// Takes over any other descriptor that is already non-blocking.
+    pub(crate) fn adopt(fd: OwnedFd, readiness: &Rc<Readiness>) -> Self {
+        Self::registered(fd, Registration::new(readiness, false))
+    }
+
+    fn registered(fd: OwnedFd, registration: Registration) -> Self {
+        Self { fd, registration, session: OnceCell::new() }
+    }
+
+    /// Accepts a connection that waits at this listener; `EAGAIN`: there is none.
+    pub(crate) fn try_accept(&self) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accepted = rustix::net::acceptfrom_with(self.fd(), flags);
+        if matches!(accepted, Err(Errno::AGAIN)) {
+            self.used_up(Interest::Read);
+        }
+        let (fd, peer) = accepted?;
+        Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
     }
 
     /// Begins a TCP connection without delay of small segments. It may be established already, as on loopback: the first
@@ -123,22 +143,12 @@ impl Socket {
         if self.session.get().is_some_and(|session| session.borrow().is_ready()) {
             return Ok(());
         }
-        loop {
-            match self.readiness.readable(false).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                ready => return ready,
-            }
-        }
+        self.registration.wait(&self.fd, Interest::Read).await
     }
 
     /// Waits until `try_send` has room. May be dropped at any time.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        loop {
-            match self.readiness.writable(false).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                ready => return ready,
-            }
-        }
+        self.registration.wait(&self.fd, Interest::Write).await
     }
 
     /// Receives what is there; 0 is the end of input, `EAGAIN` means nothing yet.
@@ -159,10 +169,16 @@ impl Socket {
     }
 
     fn receive_bytes(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        rustix::io::retry_on_intr(|| {
+        let received = rustix::io::retry_on_intr(|| {
             rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT)
         })
-        .map(|(taken, _)| taken)
+        .map(|(taken, _)| taken);
+        match received {
+            Err(Errno::AGAIN) => self.used_up(Interest::Read),
+            Ok(taken) if taken > 0 && taken < buffer.len() => self.registration.read_short(),
+            _ => {}
+        }
+        received
     }
 
     fn send_bytes(&self, bytes: &[u8]) -> Result<usize, Errno> {
@@ -171,7 +187,11 @@ impl Socket {
 
     fn send_flagged(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        rustix::io::retry_on_intr(|| rustix::net::send(self.fd(), bytes, flags))
+        let sent = rustix::io::retry_on_intr(|| rustix::net::send(self.fd(), bytes, flags));
+        if sent == Err(Errno::AGAIN) {
+            self.used_up(Interest::Write);
+        }
+        sent
     }
 
     /// [`readable`](Self::readable) with a deadline: `ETIME` when it passes. No timer is made before it is needed.
@@ -346,9 +366,14 @@ impl Socket {
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
     }
 
+    /// To be told when a call that was not made here found nothing more to read, or no room (`EAGAIN`).
+    pub(crate) fn used_up(&self, interest: Interest) {
+        self.registration.used_up(interest);
+    }
+
     /// The descriptor, for system calls.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        sys::borrow(&self.readiness)
+        self.fd.as_fd()
     }
 }
 
@@ -388,7 +413,7 @@ impl Drop for Socket {
 
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
-        self.readiness.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 

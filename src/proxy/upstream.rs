@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::stream::{Socket, deadline_after, errno};
+use super::readiness::Readiness;
+use super::stream::{Socket, deadline_after};
 use crate::admission::policy::{Addresses, Policy};
 use crate::clock;
 use crate::refusal::{Refusal, Unavailable};
@@ -52,12 +54,16 @@ pub(crate) async fn connect(
     let limit = limit.map_or(CONNECT_TIME, |limit| limit.min(CONNECT_TIME));
     let deadline = deadline_after(Some(limit));
     let connected = match addresses {
-        Addresses::Tcp(addresses) => send_over_tcp(addresses, head, deadline).await,
-        Addresses::Unix(path) => connect_unix(path, deadline).await.map(|upstream| Connected {
-            upstream,
-            place: Place::Unix(path.clone()),
-            sent_bytes: 0,
-        }),
+        Addresses::Tcp(addresses) => {
+            send_over_tcp(&core.readiness, addresses, head, deadline).await
+        }
+        Addresses::Unix(path) => {
+            connect_unix(&core.readiness, path, deadline).await.map(|upstream| Connected {
+                upstream,
+                place: Place::Unix(path.clone()),
+                sent_bytes: 0,
+            })
+        }
     };
     connected.map_err(|reason| {
         let failures = &core.metrics.connect_failures;
@@ -70,6 +76,7 @@ pub(crate) async fn connect(
 }
 
 async fn send_over_tcp(
+    readiness: &Rc<Readiness>,
     addresses: &[SocketAddr],
     head: &[u8],
     deadline: Option<Instant>,
@@ -81,7 +88,7 @@ async fn send_over_tcp(
             let now = clock::now();
             now + share(deadline.saturating_duration_since(now), addresses.len() - tried)
         });
-        match connect_tcp(address, head, share).await {
+        match connect_tcp(readiness, address, head, share).await {
             Ok((upstream, sent_bytes)) => {
                 return Ok(Connected { upstream, place: Place::Tcp(*address), sent_bytes });
             }
@@ -97,11 +104,12 @@ fn share(left: Duration, addresses: usize) -> Duration {
 }
 
 async fn connect_tcp(
+    readiness: &Rc<Readiness>,
     address: &SocketAddr,
     head: &[u8],
     deadline: Option<Instant>,
 ) -> Result<(Socket, usize), Errno> {
-    let upstream = Socket::adopt(Socket::connect_tcp(address)?).map_err(|error| errno(&error))?;
+    let upstream = Socket::adopt_tcp(Socket::connect_tcp(address)?, readiness);
     loop {
         // Until it is established there is nothing to send into; when it fails, the send says why.
         match upstream.try_send(head) {
@@ -115,10 +123,16 @@ async fn connect_tcp(
 /// A full backlog of a Unix listener answers at once instead of letting the caller wait; so it is asked again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
-async fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Socket, Unavailable> {
+async fn connect_unix(
+    readiness: &Rc<Readiness>,
+    path: &Path,
+    deadline: Option<Instant>,
+) -> Result<Socket, Unavailable> {
     loop {
         match Socket::connect_unix(path) {
-            Ok(fd) => return Socket::adopt(fd).map_err(|error| unavailable(errno(&error))),
+            Ok(fd) => {
+                return Ok(Socket::adopt(fd, readiness));
+            }
             Err(Errno::AGAIN) if deadline.is_none_or(|deadline| clock::now() < deadline) => {
                 monoio::time::sleep(BACKLOG_PAUSE).await;
             }

@@ -2,10 +2,10 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use super::super::core::SCRATCH_BYTES;
 use super::super::core::tests::parts;
-use super::super::core::{SCRATCH_BYTES, give_turns};
 use super::super::driver::{CoreRuntime, Mode};
-use super::super::stream::tests::pair;
+use super::super::stream::tests::pair_in;
 use super::*;
 use crate::wire::content::ContentLimits;
 
@@ -59,7 +59,7 @@ async fn surround(
         }
         Way::UntilClose | Way::Length => content.resize(CONTENT_BYTES, b'x'),
     }
-    let (neighbour, far_neighbour) = pair();
+    let (neighbour, far_neighbour) = pair_in(&core.readiness);
     far_neighbour.try_send(b"unread").unwrap();
     let mut left = content.as_slice();
     let mut taken = vec![0; SCRATCH_BYTES];
@@ -95,8 +95,8 @@ fn large_content_gives_way_to_others() {
             let (parts, policy) = parts(mode, listen, &[]);
             let (done, most) = runtime.block_on(async move {
                 let core = Rc::new(Core::new(parts, policy.reader()).unwrap());
-                monoio::spawn(give_turns(Rc::clone(&core)));
-                let ((far_from, from), (to, far_to)) = (pair(), pair());
+                let ((far_from, from), (to, far_to)) =
+                    (pair_in(&core.readiness), pair_in(&core.readiness));
                 let sent_bytes = Rc::new(Cell::new(0));
                 let ends = (far_from, far_to);
                 let around = surround(Rc::clone(&core), ends, way, Rc::clone(&sent_bytes));

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use super::*;
 use crate::admission::policy::Addresses;
 use crate::proxy::driver::CoreRuntime;
+use crate::proxy::stream::tests::adopt;
 use crate::published::Published;
 
 const CONNECTIONS: u64 = 20 * ACCEPT_BURST as u64;
@@ -64,14 +65,13 @@ fn a_full_backlog_keeps_nobody_waiting() {
         let connect = || TcpStream::connect(address).unwrap();
         let first = connect();
         io::Write::write_all(&mut &first, b"nonsense\r\n\r\n").unwrap();
-        first.set_nonblocking(true).unwrap();
         let waiting: Vec<TcpStream> = (1..CONNECTIONS).map(|_| connect()).collect();
         let (parts, policy) = parts(mode, address, &[]);
         let metrics = Arc::clone(&parts.metrics);
         let accepted = move || metrics.cores[0].connections_accepted.get();
         let (commander, commands) = flume::bounded(1);
         let seen = runtime.block_on(async move {
-            let first = Socket::adopt(first.into()).unwrap();
+            let first = adopt(first);
             let core = monoio::spawn(run(parts, policy.reader(), listener, commands));
             first.readable().await.unwrap();
             let seen = accepted();
@@ -116,10 +116,9 @@ fn connected(core: &Rc<Core>) -> Socket {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, peer) = listener.accept().unwrap();
-    client.set_nonblocking(true).unwrap();
     accepted.set_nonblocking(true).unwrap();
     admit_connection(core, accepted.into(), peer);
-    Socket::adopt(client.into()).unwrap()
+    adopt(client)
 }
 
 /// The first bytes of what comes next: nothing at an end of any kind.
@@ -153,9 +152,6 @@ fn a_defect_in_a_tunnel_gives_its_places_back() {
         let (metrics, limits) = (Arc::clone(&parts.metrics), parts.limits.clone());
         runtime.block_on(async move {
             let core = Rc::new(Core::new(parts, policy.reader()).unwrap());
-            if core.turns.is_some() {
-                monoio::spawn(give_turns(Rc::clone(&core)));
-            }
             let defects = &metrics.cores[0].task_panics;
             for round in 1..=3 {
                 let client = connected(&core);

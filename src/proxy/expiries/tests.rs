@@ -4,14 +4,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::core::tests::parts;
 use super::super::driver::{CoreRuntime, Mode};
-use super::super::stream::Socket;
+use super::super::stream::tests::adopt;
 use super::*;
 
 fn tunnel() -> Rc<Tunnel> {
     let [client, upstream] = [UnixStream::pair(), UnixStream::pair()].map(|pair| {
         let (near, _) = pair.unwrap();
-        near.set_nonblocking(true).unwrap();
-        Socket::adopt(near.into()).unwrap()
+        adopt(near)
     });
     Tunnel::new(client, upstream, false, None)
 }

@@ -102,9 +102,12 @@ impl Stage {
         ));
         let (core, listener) = runtime.block_on(async {
             let core = Rc::new(Core::new(parts, policy.reader())?);
-            let listener = Rc::new(Socket::adopt(listener.into())?);
-            monoio::spawn(core::give_turns(Rc::clone(&core)));
-            monoio::spawn(upstream::serve(Rc::clone(&listener), Rc::clone(&record)));
+            let listener = Rc::new(Socket::adopt(listener.into(), &core.readiness));
+            monoio::spawn(upstream::serve(
+                Rc::clone(&listener),
+                Rc::clone(&core.readiness),
+                Rc::clone(&record),
+            ));
             io::Result::Ok((core, listener))
         })?;
         Ok(Self { core, record, listener, events, runtime, _path: path })
@@ -118,12 +121,12 @@ impl Stage {
         let life = async {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let (near, far) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            let near = Socket::adopt(near)?;
+            let near = Socket::adopt(near, &core.readiness);
             core::admit_connection(core, far, SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)));
             let received = client::talk(core, &near, bytes, plan, pieces).await;
             drop(near);
             loop {
-                upstream::accept_all(listener, record);
+                upstream::accept_all(listener, &core.readiness, record);
                 // What is kept beyond its client is good for another request.
                 let is_settled = {
                     let record = record.borrow();
@@ -131,7 +134,7 @@ impl Stage {
                 };
                 if core.connections_open() == 0 && is_settled {
                     core.pool.clear();
-                    upstream::accept_all(listener, record);
+                    upstream::accept_all(listener, &core.readiness, record);
                     if record.borrow().open == 0 {
                         return io::Result::Ok(received);
                     }

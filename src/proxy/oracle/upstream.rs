@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 
+use super::super::readiness::Readiness;
 use super::super::stream::Socket;
 use super::naive::{self, ChunkedEnd, Framing, Head};
 use super::plan::Call;
@@ -43,17 +43,16 @@ pub(super) struct Record {
 pub(super) type Shared = Rc<RefCell<Record>>;
 
 /// Accepts for as long as the runtime lives.
-pub(super) async fn serve(listener: Rc<Socket>, record: Shared) {
+pub(super) async fn serve(listener: Rc<Socket>, readiness: Rc<Readiness>, record: Shared) {
     while listener.readable().await.is_ok() {
-        accept_all(&listener, &record);
+        accept_all(&listener, &readiness, &record);
     }
 }
 
 /// Accepts whoever waits.
-pub(super) fn accept_all(listener: &Socket, record: &Shared) {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    while let Ok(fd) = accept_with(listener.fd(), flags) {
-        let Ok(socket) = Socket::adopt(fd) else { continue };
+pub(super) fn accept_all(listener: &Socket, readiness: &Rc<Readiness>, record: &Shared) {
+    while let Ok((fd, _)) = listener.try_accept() {
+        let socket = Socket::adopt(fd, readiness);
         let mut shared = record.borrow_mut();
         let number = shared.connections;
         shared.connections += 1;

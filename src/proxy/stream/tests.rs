@@ -16,18 +16,28 @@ const PIECE_EVERY: Duration = Duration::from_millis(2);
 /// The writer writes such pieces. A Unix socket frees its buffer piece by piece, at once when one is read.
 const PIECE_BYTES: usize = 1024;
 
-fn adopt(stream: impl Into<OwnedFd>) -> Socket {
+/// A socket with a set of its own, for either driver.
+pub(in crate::proxy) fn adopt(stream: impl Into<OwnedFd>) -> Socket {
+    adopt_in(stream, &Readiness::start(Mode::Epoll).unwrap())
+}
+
+fn adopt_in(stream: impl Into<OwnedFd>, readiness: &Rc<Readiness>) -> Socket {
     let stream = stream.into();
     rustix::io::ioctl_fionbio(&stream, true).unwrap();
-    Socket::adopt(stream).unwrap()
+    Socket::adopt(stream, readiness)
 }
 
 /// Both ends of a TCP connection. The buffers are as large as the kernel makes them.
 pub(in crate::proxy) fn pair() -> (Socket, Socket) {
+    pair_in(&Readiness::start(Mode::Epoll).unwrap())
+}
+
+/// [`pair`] in this set.
+pub(in crate::proxy) fn pair_in(readiness: &Rc<Readiness>) -> (Socket, Socket) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
-    (adopt(near), adopt(far))
+    (adopt_in(near, readiness), adopt_in(far, readiness))
 }
 
 /// Both ends of a Unix connection whose near end has no room any more.
