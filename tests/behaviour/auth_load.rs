@@ -209,6 +209,7 @@ fn a_thousand_with_one_cookie_are_one_call(driver: Driver) {
         client.send(&asks);
     }
     eventually("all of them wait", || (counted(&proxy, "merged") == CROWD - 1).then_some(()));
+    eventually("the call", || (kratos.calls() > 0).then_some(()));
     assert_eq!((kratos.calls(), application.connections()), (1, 0));
     kratos.hold(false);
     for client in &mut clients {
