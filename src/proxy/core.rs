@@ -24,6 +24,7 @@ use super::limited::SharedLimits;
 use super::pipe::PipePool;
 use super::pool::{Pool, SWEEP_INTERVAL};
 use super::readiness::Readiness;
+use super::seldom::Seldom;
 use super::stream::{Socket, clear_liveness, set_liveness};
 use super::tls::Tls;
 use super::tunnels::{Tunnels, share_interval};
@@ -39,9 +40,6 @@ use crate::sys;
 
 /// One read of a tunnel takes at most this much. Larger reads gain nothing: bulk is spliced.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// At most one warning of a core about connections that it cannot accept in this time.
-const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A connection comes with its first bytes, so that accepting and reading are one wake-up and no timer. The kernel keeps one
 /// that says nothing to itself for so long, which is the shortest that it knows; then it is ours, and its deadline begins.
@@ -126,7 +124,7 @@ pub(crate) struct Core {
     open: Cell<usize>,
     all_closed: Notice,
     /// The last warning about connections that cannot be accepted.
-    accept_warned: Cell<Option<Instant>>,
+    accept_warned: Seldom,
 }
 
 impl Core {
@@ -154,7 +152,7 @@ impl Core {
             draining: Notice::default(),
             open: Cell::new(0),
             all_closed: Notice::default(),
-            accept_warned: Cell::new(None),
+            accept_warned: Seldom::default(),
         })
     }
 
@@ -208,10 +206,7 @@ impl Core {
 
     /// Warns of a connection that cannot be taken, unless it has just done so: it is tried again many times a second.
     fn warn_accept(&self, error: &dyn std::fmt::Display) {
-        let now = clock::now();
-        let due = |last: Instant| now.saturating_duration_since(last) >= ACCEPT_WARNING_INTERVAL;
-        if self.accept_warned.get().is_none_or(due) {
-            self.accept_warned.set(Some(now));
+        if self.accept_warned.is_due(clock::now()) {
             tracing::warn!(%error, "connections cannot be accepted; trying on");
         }
     }

@@ -29,6 +29,7 @@ mod pool;
 mod readiness;
 mod relay;
 mod report;
+mod seldom;
 mod stream;
 mod tls;
 mod tunnels;

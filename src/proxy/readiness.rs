@@ -17,9 +17,12 @@ use monoio::net::TcpStream;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
 use slab::Slab;
 
 use super::driver::Mode;
+use super::seldom::Seldom;
+use crate::clock;
 
 /// Events that are taken with one call.
 const BATCH_EVENTS: usize = 256;
@@ -38,6 +41,7 @@ pub(crate) struct Readiness {
     turns: RefCell<Vec<Waker>>,
     /// Makes the set ready when the first of them comes.
     turns_wanted: OwnedFd,
+    full_warned: Seldom,
 }
 
 /// What a wait is for.
@@ -103,7 +107,8 @@ impl Readiness {
         let event = EventData::new_u64(TURNS);
         epoll::add(&set, &turns_wanted, event, EventFlags::IN | EventFlags::ET)?;
         let (sockets, turns) = (RefCell::default(), RefCell::default());
-        let readiness = Rc::new(Self { set, sockets, turns, turns_wanted });
+        let full_warned = Seldom::default();
+        let readiness = Rc::new(Self { set, sockets, turns, turns_wanted, full_warned });
         let batch = Batch {
             readiness: Rc::clone(&readiness),
             waited,
@@ -131,6 +136,15 @@ impl Readiness {
             Poll::Pending
         })
         .await;
+    }
+
+    fn warn_full(&self, error: Errno) {
+        if self.full_warned.is_due(clock::now()) {
+            tracing::warn!(
+                %error,
+                "connections end because they cannot be waited for; raise fs.epoll.max_user_watches"
+            );
+        }
     }
 
     /// For the end of the core: ends every task that waits for a socket, and closes what it holds.
@@ -254,7 +268,8 @@ impl Registration {
         let number = number.ok_or(io::ErrorKind::OutOfMemory)?;
         let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI;
         let event = EventData::new_u64(place as u64);
-        epoll::add(&self.readiness.set, fd, event, all | EventFlags::ET)?;
+        epoll::add(&self.readiness.set, fd, event, all | EventFlags::ET)
+            .inspect_err(|error| self.readiness.warn_full(*error))?;
         vacant.insert(Waits::default());
         self.place.set(Some(number));
         Ok(place)

@@ -5,7 +5,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::future::{join, select};
-use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::*;
