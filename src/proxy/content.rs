@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::core::Core;
 use super::head_buffer::HeadBuffer;
-use super::mover::{Course, Failed, Held, Mover, TURN_BYTES, Turn};
+use super::mover::{Course, Effort, Failed, Held, Mover, Turn};
 use super::stream::{Socket, deadline_after};
 use crate::wire::answer::ContentFraming;
 use crate::wire::body::LAST_CHUNK;
@@ -103,10 +103,10 @@ impl Transfer<'_> {
         }
         put_chunk(&mut out, begun.filled());
         begun.consume(begun.filled().len());
-        let mut turn_bytes = 0;
+        let mut effort = Effort::default();
         loop {
             self.send(&out).await?;
-            self.end_turn(&mut turn_bytes, out.len()).await?;
+            self.end_turn(&mut effort, out.len() as u64).await;
             out.clear();
             let received = self.receive(|bytes| put_chunk(&mut out, bytes)).await?;
             if received == 0 {
@@ -132,13 +132,13 @@ impl Transfer<'_> {
             }
         }
         begun.release_if_empty();
-        let mut turn_bytes = 0;
+        let mut effort = Effort::default();
         loop {
             self.send(&out).await?;
             if passage.is_complete() {
                 return Ok(());
             }
-            self.end_turn(&mut turn_bytes, out.len()).await?;
+            self.end_turn(&mut effort, out.len() as u64).await;
             out.clear();
             let mut passed = Ok(0);
             let received = self
@@ -158,14 +158,14 @@ impl Transfer<'_> {
     /// Moves exactly `left` bytes.
     async fn move_bytes(&self, mut left: u64, mover: &Mover) -> Result<(), TransferError> {
         let course = Course { core: self.core, from: self.from, to: self.to };
+        let mut effort = Effort::default();
         while left > 0 {
-            match mover.turn(&course, &mut left, |bytes| self.count(bytes))? {
-                Turn::Empty => self.wait_for_sender().await?,
-                Turn::Over if left > 0 => {
-                    self.core.let_others_run().await;
-                    self.wait_for_sender().await?;
-                }
-                Turn::Over => {}
+            let before = left;
+            let turn = mover.turn(&course, &mut left, |bytes| self.count(bytes))?;
+            self.end_turn(&mut effort, before - left).await;
+            match turn {
+                Turn::Empty | Turn::Over if left > 0 => self.wait_for_sender().await?,
+                Turn::Empty | Turn::Over => {}
                 Turn::Blocked(held) => self.flush(held).await?,
                 Turn::Ended => return Err(TransferError::SenderEnded),
             }
@@ -175,14 +175,10 @@ impl Transfer<'_> {
 
     /// Lets every other connection of the core have its turn when this one has had its own. Where bytes keep coming and are
     /// taken at once nothing else would suspend.
-    async fn end_turn(&self, turn_bytes: &mut usize, moved: usize) -> Result<(), TransferError> {
-        *turn_bytes += moved;
-        if *turn_bytes < TURN_BYTES {
-            return Ok(());
+    async fn end_turn(&self, effort: &mut Effort, moved_bytes: u64) {
+        if effort.is_enough_with(moved_bytes) {
+            self.core.let_others_run().await;
         }
-        *turn_bytes = 0;
-        self.core.let_others_run().await;
-        self.wait_for_sender().await
     }
 
     async fn flush(&self, mut held: Held<'_>) -> Result<(), TransferError> {

@@ -148,7 +148,7 @@ impl Core {
             providers: parts.providers,
             limits: parts.limits,
             policy: RefCell::new(policy),
-            readiness: Readiness::start(parts.mode)?,
+            readiness: Readiness::start()?,
             draining: Notice::default(),
             open: Cell::new(0),
             all_closed: Notice::default(),

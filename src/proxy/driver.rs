@@ -3,14 +3,14 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use monoio::net::TcpStream;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
-use super::readiness::Readiness;
-use super::stream::Socket;
 use crate::config::DriverChoice;
 
 /// One way to run a core.
@@ -98,7 +98,7 @@ impl CoreRuntime {
                 Self::Epoll(Box::new(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?))
             }
         };
-        runtime.block_on(self_check(mode))?;
+        runtime.block_on(self_check())?;
         Ok(runtime)
     }
 
@@ -119,17 +119,14 @@ fn ring(builder: io_uring::Builder) -> io::Result<Runtime<TimeDriver<IoUringDriv
         .build()
 }
 
-async fn self_check(mode: Mode) -> io::Result<()> {
+async fn self_check() -> io::Result<()> {
     let (near, far) = UnixStream::pair()?;
     near.set_nonblocking(true)?;
-    let near = Socket::adopt(near.into(), &Readiness::start(mode)?);
+    let near = TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(near)))?;
     io::Write::write_all(&mut &far, b"?")?;
-    monoio::time::timeout(SELF_CHECK_LIMIT, near.readable())
+    monoio::time::timeout(SELF_CHECK_LIMIT, near.readable(false))
         .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let mut byte = [0; 1];
-    near.try_recv(&mut byte)?;
-    Ok(())
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// The name of an error number as an operator would search for it.

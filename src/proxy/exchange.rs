@@ -460,9 +460,9 @@ impl Exchange<'_> {
             let until = due.into_iter().chain(check).min();
             match upstream.readable_until(until).await {
                 Ok(()) => return Ok(()),
-                // What went wrong is what the next receive says.
-                Err(error) if error != Errno::TIME => return Ok(()),
-                Err(_) => {}
+                Err(Errno::TIME) => {}
+                // It cannot be waited for; whoever tried again would do nothing else.
+                Err(_) => return Err(Stop::Refused(closed())),
             }
             let client_left = self.client.is_hung_up();
             if client_left || due.is_some_and(|due| due <= clock::now()) {

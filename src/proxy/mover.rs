@@ -26,6 +26,24 @@ const BULK_PATIENCE_READS: u8 = 12;
 /// What one direction may move before every other connection of the core has had its turn.
 pub(crate) const TURN_BYTES: usize = 256 * 1024;
 
+/// What one direction has moved since every other connection of the core had its turn, in pieces of 4 kB or less. A wait is
+/// over at once while there is more, so it cannot be relied on to let others run.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Effort(u8);
+
+impl Effort {
+    const PIECE_BYTES: u64 = 4096;
+    const PIECES_MAX: u64 = TURN_BYTES as u64 / Self::PIECE_BYTES;
+
+    /// Adds one piece of work; true, and all is forgotten, when it is time for the others.
+    pub(crate) fn is_enough_with(&mut self, bytes: u64) -> bool {
+        let pieces = u64::from(self.0).saturating_add(bytes.div_ceil(Self::PIECE_BYTES).max(1));
+        let is_enough = pieces >= Self::PIECES_MAX;
+        self.0 = if is_enough { 0 } else { u8::try_from(pieces).unwrap_or(u8::MAX) };
+        is_enough
+    }
+}
+
 /// Whether a direction is bulk. One byte, because every idle tunnel has two of them.
 #[derive(Debug, Default)]
 pub(crate) struct Mover {
@@ -241,4 +259,23 @@ fn empty_now(
 
 fn bounded(room: usize, left: u64) -> usize {
     usize::try_from(left).map_or(room, |left| left.min(room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixty_four_pieces_are_enough_however_small_or_as_many_bytes_as_a_turn_has() {
+        let after = |bytes: u64| {
+            let mut effort = Effort::default();
+            let pieces = (1..1000).find(|_| effort.is_enough_with(bytes)).unwrap();
+            let again = (1..1000).find(|_| effort.is_enough_with(bytes)).unwrap();
+            assert_eq!(pieces, again, "{bytes}");
+            pieces
+        };
+        let turn = TURN_BYTES as u64;
+        let counts = [0, 1, 4096, 4097, 64 * 1024, turn - 1, turn, u64::MAX].map(after);
+        assert_eq!(counts, [64, 64, 64, 32, 4, 1, 1, 1]);
+    }
 }

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -20,9 +21,11 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::driver::Mode;
 use super::seldom::Seldom;
 use crate::clock;
+
+/// Waits for the set that are over at once, after which those run who were woken. A wait for a ring never is.
+const WAITS_IN_A_ROW: u8 = 16;
 
 /// Events that are taken with one call.
 const BATCH_EVENTS: usize = 256;
@@ -99,7 +102,7 @@ impl State {
 
 impl Readiness {
     /// An empty set. The runtime that this is called on waits for it from now on.
-    pub(crate) fn start(mode: Mode) -> io::Result<Rc<Self>> {
+    pub(crate) fn start() -> io::Result<Rc<Self>> {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
         // monoio has readiness for descriptors on this type alone; it makes no use of the socket being TCP.
         let waited = TcpStream::from_std(std::net::TcpStream::from(set.try_clone()?))?;
@@ -113,7 +116,6 @@ impl Readiness {
             readiness: Rc::clone(&readiness),
             waited,
             events: Vec::with_capacity(BATCH_EVENTS),
-            wait_may_be_over_at_once: mode == Mode::Epoll,
         };
         batch.go_on();
         Ok(readiness)
@@ -147,7 +149,7 @@ impl Readiness {
         }
     }
 
-    /// For the end of the core: ends every task that waits for a socket, and closes what it holds.
+    /// For the end of the core: whoever waits for nothing but a socket ends, and what it holds is closed.
     pub(crate) fn forget_waiting(&self) {
         let wakers = |waits: &mut Waits| [waits.reader.take(), waits.writer.take()];
         let forgotten: Vec<_> =
@@ -175,7 +177,6 @@ struct Batch {
     readiness: Rc<Readiness>,
     waited: TcpStream,
     events: Vec<Event>,
-    wait_may_be_over_at_once: bool,
 }
 
 impl Batch {
@@ -184,19 +185,36 @@ impl Batch {
     }
 
     async fn run(mut self) {
+        let mut waits_in_a_row = 0;
         loop {
-            match self.waited.readable(false).await {
-                Ok(()) => {}
+            match self.wait().await {
+                Ok(suspended) => waits_in_a_row = if suspended { 0 } else { waits_in_a_row + 1 },
                 // With epoll monoio asks poll(2), which a signal interrupts even when it does not wait.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the sockets of a core cannot be waited for any more");
+                    return;
+                }
             }
             self.take();
-            if self.wait_may_be_over_at_once {
-                // A ring comes back behind those who were woken; here only a new task does.
+            if waits_in_a_row == WAITS_IN_A_ROW {
+                // A new task comes behind those that were woken. Not each time: timers wait until nobody is left to run.
                 return self.go_on();
             }
         }
+    }
+
+    /// Waits for events; tells whether others could run meanwhile.
+    async fn wait(&self) -> io::Result<bool> {
+        let mut suspended = false;
+        let mut ready = pin!(self.waited.readable(false));
+        poll_fn(|context| {
+            let ready = ready.as_mut().poll(context);
+            suspended |= ready.is_pending();
+            ready
+        })
+        .await?;
+        Ok(suspended)
     }
 
     fn take(&mut self) {

@@ -11,13 +11,10 @@ use std::task::Poll;
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::mover::{Course, Failed, Held, Mover, Turn};
+use super::mover::{Course, Effort, Failed, Held, Mover, Turn};
 use super::stream::{Fault, Socket, errno};
 use super::tunnels::Tunnel;
 use crate::metrics::CloseReason;
-
-/// Turns after which the others run in any case.
-const TURNS_IN_A_ROW: u8 = 64;
 
 /// How the relay of one tunnel went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,22 +161,20 @@ impl<'t> OneWay<'t> {
         if !bytes.is_empty() {
             Box::pin(self.flush(Held::Bytes { bytes, sent: 0 })).await?;
         }
-        let mut turns: u8 = 0;
+        let mut effort = Effort::default();
         while self.tunnel.ordered_to_end().is_none() {
             // Nothing of a turn is alive while the next one is waited for, which keeps an idle tunnel small.
-            let (over, flush) = match self.turn()? {
-                Turn::Empty => (false, None),
-                Turn::Over => (true, None),
-                Turn::Blocked(held) => (false, Some(Box::pin(self.flush(held)))),
+            let before = self.moved_bytes.get();
+            let flush = match self.turn()? {
+                Turn::Empty | Turn::Over => None,
+                Turn::Blocked(held) => Some(Box::pin(self.flush(held))),
                 Turn::Ended => return self.end_of_input().await,
             };
+            let is_enough = effort.is_enough_with(self.moved_bytes.get() - before);
             if let Some(flush) = flush {
                 flush.await?;
-                continue;
             }
-            // A wait need not suspend where bytes keep coming in small pieces.
-            turns = turns.wrapping_add(1);
-            if over || turns.is_multiple_of(TURNS_IN_A_ROW) {
+            if is_enough {
                 self.core.let_others_run().await;
             }
             let ready = self.from().readable().await;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::super::core::SCRATCH_BYTES;
 use super::super::core::tests::parts;
 use super::super::driver::{CoreRuntime, Mode};
+use super::super::mover::TURN_BYTES;
 use super::super::stream::tests::pair_in;
 use super::*;
 use crate::wire::content::ContentLimits;

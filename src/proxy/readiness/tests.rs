@@ -8,9 +8,12 @@ use futures_util::future::{join, select};
 use rustix::net::{SendFlags, send};
 
 use super::*;
-use crate::proxy::driver::CoreRuntime;
+use crate::proxy::driver::{CoreRuntime, Mode};
 use crate::proxy::pipe::PipePool;
 use crate::proxy::stream::Socket;
+
+/// More turns than any machine gives in the time of that test.
+const TURNS_MAX: u32 = 3_000_000;
 
 /// Runs the body on each driver, with a set of it.
 fn on_drivers<F: Future<Output = ()>>(body: impl Fn(Rc<Readiness>) -> F) {
@@ -21,7 +24,7 @@ fn on_drivers<F: Future<Output = ()>>(body: impl Fn(Rc<Readiness>) -> F) {
         };
         println!("{}", mode.described());
         runtime.block_on(async {
-            let all = body(Readiness::start(mode).unwrap());
+            let all = body(Readiness::start().unwrap());
             let limit = Duration::from_secs(30);
             monoio::time::timeout(limit, all).await.expect("within its time");
         });
@@ -315,6 +318,28 @@ fn a_turn_ends_after_everybody_else_has_had_one() {
             }
         };
         select(pin!(busy), pin!(neighbour)).await;
+    });
+}
+
+/// Timers, too: they fire when nobody is left to run.
+#[test]
+fn those_who_take_turn_after_turn_do_not_hold_time_up() {
+    on_drivers(|readiness| async move {
+        let turns = Rc::new(Cell::new(0));
+        let busy = {
+            let (readiness, turns) = (Rc::clone(&readiness), Rc::clone(&turns));
+            async move {
+                while turns.get() < TURNS_MAX {
+                    turns.set(turns.get() + 1);
+                    readiness.let_others_run().await;
+                }
+            }
+        };
+        monoio::spawn(busy);
+        let timer = monoio::time::timeout(Duration::from_millis(10), std::future::pending::<()>());
+        timer.await.unwrap_err();
+        assert!(turns.get() < TURNS_MAX, "time stood still");
+        turns.set(TURNS_MAX);
     });
 }
 

@@ -18,7 +18,7 @@ const PIECE_BYTES: usize = 1024;
 
 /// A socket with a set of its own, for either driver.
 pub(in crate::proxy) fn adopt(stream: impl Into<OwnedFd>) -> Socket {
-    adopt_in(stream, &Readiness::start(Mode::Epoll).unwrap())
+    adopt_in(stream, &Readiness::start().unwrap())
 }
 
 fn adopt_in(stream: impl Into<OwnedFd>, readiness: &Rc<Readiness>) -> Socket {
@@ -29,7 +29,7 @@ fn adopt_in(stream: impl Into<OwnedFd>, readiness: &Rc<Readiness>) -> Socket {
 
 /// Both ends of a TCP connection. The buffers are as large as the kernel makes them.
 pub(in crate::proxy) fn pair() -> (Socket, Socket) {
-    pair_in(&Readiness::start(Mode::Epoll).unwrap())
+    pair_in(&Readiness::start().unwrap())
 }
 
 /// [`pair`] in this set.
